@@ -1,0 +1,248 @@
+"""What is paid for: reserved units from the hub's own observation, used units from the home's meter bounded by it.
+
+Everything is cumulative since the pod's start, and a claim takes what is new: accepted = min(R, B) − accepted before.
+Readings end at the last sample, not at the window's edge; a minimum per window would dock honest homes, and a report
+that comes late is made good by the next claim.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from typing import Any, Final, NamedTuple
+
+from homefed.api import names, quantities
+from homefed.api.claim_document import Line, LineReading, Rate, Unit
+from homefed.api.report_document import METERED, RECEIVE, TRANSMIT, UNITS, ReportLine
+from homefed.api.scheduling_pool import Basis, Price
+from homefed.core.ledger import UNITS_OF
+from homefed.core.metering import OVER_CAPACITY, over_capacity
+from homefed.core.readings import line_fault
+from homefed.core.rounding import money, quantity
+from homefed.core.windows import Window, millis, span_ms
+
+BYTES_PER_MS_OF_MBPS: Final = 125
+NETWORK: Final = (RECEIVE, TRANSMIT)
+
+BOUNDED: Final = "Bounded"
+"""The home reported more than the hub's observation allows; the rest may be accepted later."""
+NO_REPORT: Final = "NoReport"
+"""Nothing of this window has been reported in time; it enters a later claim."""
+NOT_MONOTONE: Final = "NotMonotone"
+"""The home's cumulative value is below one that was accepted before."""
+
+
+class Key(NamedTuple):
+    guest_pod: str
+    resource: str
+    basis: Basis
+
+
+@dataclass(frozen=True)
+class Account:
+    """What earlier claims say of one pod, resource and basis: units accepted, and the reading that they closed with.
+
+    `sequence` is that of the newest of these claims.
+    """
+
+    accepted: int = 0
+    close: int = 0
+    sequence: int = 0
+
+
+@dataclass(frozen=True)
+class Observation:
+    """One guest pod as the hub saw it; times in ms on the hub's clock. `blind` intervals (end None: lasting) are not
+    reserved time, because the node was Unknown or the hub did not look."""
+
+    uid: str
+    namespace_uid: str
+    requests: quantities.Quantities
+    bound: int
+    running: int | None
+    ended: int | None
+    blind: tuple[tuple[int, int | None], ...] = ()
+    settled: bool = False
+    """It has ended and all of it is in receipted claims: later prices do not reach it."""
+
+    def observed_ms(self, until: int) -> int:
+        """Running time up to `until`, blind intervals included: what usage reported later can have happened in."""
+        return 0 if self.running is None else span_ms(self.running, self.ended, since_ms=self.bound, until_ms=until)
+
+    def reserved_ms(self, until: int) -> int:
+        """Running time up to `until` that the hub saw."""
+        if self.running is None:
+            return 0
+        end = min(until, self.ended if self.ended is not None else until)
+        unseen, position = 0, self.running
+        for start, stop in sorted(self.blind, key=lambda one: one[0]):
+            start, stop = max(start, position), min(end if stop is None else stop, end)
+            if stop > start:
+                unseen, position = unseen + stop - start, stop
+        return max(0, end - self.running - unseen)
+
+    def reserved_in(self, window: Window) -> bool:
+        return self.reserved_ms(window.end_ms) > self.reserved_ms(window.start_ms)
+
+
+@dataclass(frozen=True)
+class Usage:
+    """What the home has reported of one pod and resource since the claim before: the newest line, figures summed."""
+
+    newest: ReportLine
+    samples: int
+    expected: int
+    gaps: int
+    resets: int
+    estimated: int
+
+
+def observation(obj: Mapping[str, Any]) -> Observation:
+    """Of a GuestPod, whose spec only the hub writes."""
+    spec = obj["spec"]
+    observed = spec["observed"]
+    return Observation(
+        uid=spec["podUid"],
+        namespace_uid=spec["namespaceUid"],
+        requests=quantities.parse_all(spec.get("requests")),
+        bound=millis(observed["boundAt"]),
+        running=_optional(observed.get("runningFrom")),
+        ended=_optional(observed.get("endedAt")),
+        blind=tuple((millis(one["start"]), _optional(one.get("end"))) for one in observed.get("intervals") or ()),
+        settled=names.ANNOTATION_SETTLED in (obj["metadata"].get("annotations") or {}),
+    )
+
+
+def _optional(time: str | None) -> int | None:
+    return None if time is None else millis(time)
+
+
+def summarise(lines: Iterable[ReportLine]) -> Usage:
+    """`lines`: at least one, of one pod and resource, oldest first."""
+    own = list(lines)
+    return Usage(
+        newest=own[-1],
+        samples=sum(line.samples for line in own),
+        expected=sum(line.expected for line in own),
+        gaps=sum(line.gaps for line in own),
+        resets=sum(line.resets for line in own),
+        estimated=sum(int(line.estimated) for line in own),
+    )
+
+
+def units_of(resource: str, amount: int, ms: int) -> tuple[Unit, int]:
+    """Unit and whole units of `amount` (base units of the resource) held for `ms`.
+
+    1 milli-core·ms is 1 µcore·s, exactly; 1 device·ms is 1000 µGPU·s.
+    """
+    if resource == quantities.CPU:
+        return "ucore.s", amount * ms
+    if resource in (quantities.MEMORY, quantities.EPHEMERAL):
+        return "KiB.s", quantity(amount * ms, 1024 * 1000)
+    if resource in NETWORK:
+        return "byte", amount * ms
+    return "ugpu.s", amount * ms * 1000
+
+
+def bound(guest: Observation, resource: str, until: int, max_bandwidth_mbps: int) -> int:
+    """B: the most that can have been used up to `until` (ms), in units of the resource."""
+    rate = max_bandwidth_mbps * BYTES_PER_MS_OF_MBPS if resource in NETWORK else guest.requests.get(resource, 0)
+    return units_of(resource, rate, guest.observed_ms(until))[1]
+
+
+def reserved_line(guest: Observation, price: Price, before: Account, window: Window, federation: str) -> Line | None:
+    """None where the pod requests none of the resource, nothing new is reserved, or the pod is settled."""
+    if guest.settled:
+        return None
+    requested = guest.requests.get(price.resource, 0)
+    unit, cumulative = units_of(price.resource, requested, guest.reserved_ms(window.end_ms))
+    new = cumulative - before.accepted
+    if new <= 0 or unit != UNITS_OF[price.per][0]:
+        return None
+    return _line(guest, price, federation, unit, reported=new, bound=new, accepted=new, before=before.accepted)
+
+
+def used_line(
+    guest: Observation,
+    price: Price,
+    usage: Usage | None,
+    before: Account,
+    window: Window,
+    *,
+    max_bandwidth_mbps: int,
+    federation: str,
+) -> Line | None:
+    """None where the resource is not metered, or there is nothing to say: no time reserved and nothing new reported."""
+    if price.resource not in METERED or UNITS_OF[price.per][0] != UNITS[price.resource]:
+        return None
+    allowed = max(0, bound(guest, price.resource, window.end_ms, max_bandwidth_mbps) - before.accepted)
+    reported, close, codes = 0, before.close, [NO_REPORT]
+    reading: LineReading | None = _reading(before.close, before.close, None)
+    if usage is not None:
+        reported, codes = max(0, int(usage.newest.close) - before.close), list(usage.newest.flags)
+        fault = _fault(guest, usage.newest, before, window)
+        close = int(usage.newest.close) if fault is None else before.accepted
+        codes = [fault] if fault is not None else codes
+        reading = _reading(before.close, close, usage) if fault is None else None
+    # What was reported earlier and lay above the bound becomes payable as the bound grows.
+    accepted = max(0, min(close - before.accepted, allowed))
+    if not (accepted or reported or guest.reserved_in(window)):
+        return None
+    if close - before.accepted > allowed:
+        codes.append(BOUNDED)
+    unit = UNITS[price.resource]
+    return _line(guest, price, federation, unit, reported, allowed, accepted, before.accepted, codes, reading)
+
+
+def _fault(guest: Observation, line: ReportLine, before: Account, window: Window) -> str | None:
+    """The gates before arithmetic: what fails one is not accepted, stays visible with its code, and is never cut."""
+    if (fault := line_fault(line)) is not None:
+        return fault
+    if int(line.close) < before.close:
+        return NOT_MONOTONE
+    if over_capacity(line.resource, int(line.close), guest.requests, window.end_ms - guest.bound):
+        return OVER_CAPACITY
+    return None
+
+
+def _reading(opened: int, closed: int, usage: Usage | None) -> LineReading:
+    if usage is None:
+        return LineReading(open=str(opened), close=str(closed), samples=0, expected=0, gaps=0, resets=0)
+    return LineReading(
+        open=str(opened),
+        close=str(closed),
+        samples=usage.samples,
+        expected=usage.expected,
+        gaps=usage.gaps,
+        resets=usage.resets,
+        estimated=str(usage.estimated),
+    )
+
+
+def _line(
+    guest: Observation,
+    price: Price,
+    federation: str,
+    unit: Unit,
+    reported: int,
+    bound: int,
+    accepted: int,
+    before: int,
+    codes: Iterable[str] = (),
+    reading: LineReading | None = None,
+) -> Line:
+    return Line(
+        consumer=names.consumer_account(federation, guest.namespace_uid),
+        guest_pod=guest.uid,
+        resource=price.resource,
+        basis=price.basis,
+        unit=unit,
+        reported=str(reported),
+        bound=str(bound),
+        accepted=str(accepted),
+        accepted_before=str(before),
+        rate=Rate(micro_credits=price.micro_credits, per=price.per),
+        amount=str(money(accepted, price.micro_credits, UNITS_OF[price.per][1])),
+        codes=sorted(set(codes))[:16],
+        reading=reading,
+    )

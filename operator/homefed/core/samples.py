@@ -1,0 +1,139 @@
+"""From what Prometheus answered to samples that may be counted: typed gates, identities, container instances.
+
+A series' identity is (guest pod UID, container, resource). Not in it: instance, job, image, replica or any other label,
+so that their churn, and a pair of scrapers, change nothing. A container's *instance* is its `id` and start time.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from bisect import bisect_right
+from collections import Counter, defaultdict
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from decimal import Decimal, InvalidOperation
+from typing import Final, Literal, NamedTuple
+
+from homefed.api.errors import Invalid
+from homefed.api.names import NODE_PREFIX
+from homefed.api.report_document import CPU, Metered
+from homefed.core.windows import Window
+
+Metric = Literal["cpu", "memory", "network-receive", "network-transmit", "start"]
+START: Final = "start"
+
+NOT_FINITE: Final = "NotFinite"
+NEGATIVE: Final = "Negative"
+TOO_LARGE: Final = "TooLarge"
+FUTURE: Final = "Future"
+MAX_VALUE: Final = Decimal(2**62)
+_SANDBOX: Final = ("", "POD")
+
+
+class Identity(NamedTuple):
+    guest_pod: str
+    container: str
+    resource: Metered
+
+
+class Sample(NamedTuple):
+    """`time` on the hub's clock, ms; `value` in µcore·s or bytes; `start` of the instance on the home's clock, ms."""
+
+    time: int
+    value: int
+    instance: str
+    start: int
+
+
+@dataclass(frozen=True)
+class RawSeries:
+    """One series as Prometheus answered it; sample times in ms on the home's clock, values as text."""
+
+    metric: Metric
+    labels: Mapping[str, str]
+    samples: Sequence[tuple[int, str]]
+
+
+@dataclass(frozen=True)
+class Intake:
+    """Samples by identity, in order of time; and how many were refused, by (guest pod, resource) and code."""
+
+    samples: dict[Identity, list[Sample]] = field(default_factory=dict)
+    rejected: dict[tuple[str, Metered], Counter[str]] = field(default_factory=dict)
+
+
+def intake(raw: Iterable[RawSeries], guests: Collection[str], window: Window, *, now_ms: int, offset_ms: int) -> Intake:
+    """The samples of known guests in (start, end], sorted; Prometheus 2 and 3 differ at the edges, so we filter.
+
+    `now_ms` is hub time: what lies after it is refused as Future. `offset_ms` is hub's clock − home's clock.
+    """
+    series = list(raw)
+    starts = _starts(series)
+    found: dict[Identity, set[Sample]] = defaultdict(set)
+    rejected: dict[tuple[str, Metered], Counter[str]] = defaultdict(Counter)
+    for one in series:
+        identity = _identity(one)
+        if identity is None or identity.guest_pod not in guests:
+            continue
+        instance = one.labels.get("id", "")
+        for time, text in one.samples:
+            code, value = gate(text, identity.resource)
+            hub_time = time + offset_ms
+            if hub_time > now_ms:
+                code = FUTURE
+            if code is not None:
+                rejected[identity.guest_pod, identity.resource][code] += 1
+            elif window.start_ms < hub_time <= window.end_ms:
+                start = _start_at(starts.get((identity.guest_pod, instance), ()), time)
+                found[identity].add(Sample(hub_time, value, _cut(instance), start))
+    return Intake({identity: sorted(samples) for identity, samples in found.items()}, dict(rejected))
+
+
+def gate(text: str, resource: Metered) -> tuple[str | None, int]:
+    """(None, ⌊value × scale⌋) of a sample's text, or (code, 0). Raises Invalid where the text is no number at all."""
+    try:
+        value = Decimal(text)
+    except InvalidOperation as error:
+        raise Invalid(f"Prometheus answered {text[:40]!r} where a number belongs", reason="MalformedAnswer") from error
+    if not value.is_finite():
+        return NOT_FINITE, 0
+    if value < 0:
+        return NEGATIVE, 0
+    if value > MAX_VALUE:
+        return TOO_LARGE, 0
+    return None, int(value * 1_000_000 if resource == CPU else value)
+
+
+def _identity(series: RawSeries) -> Identity | None:
+    """None for series that are not counted: start times, pod-level sums, other pods."""
+    pod, container = series.labels.get("pod", ""), series.labels.get("container", "")
+    if series.metric == START or not pod.startswith(NODE_PREFIX):
+        return None
+    of_sandbox = container in _SANDBOX
+    if of_sandbox != (series.metric in ("network-receive", "network-transmit")):
+        return None
+    return Identity(pod.removeprefix(NODE_PREFIX), "" if of_sandbox else container, series.metric)
+
+
+def _starts(series: Iterable[RawSeries]) -> dict[tuple[str, str], list[int]]:
+    """(guest pod, container id) → start times, ms on the home's clock, ascending."""
+    found: dict[tuple[str, str], set[int]] = defaultdict(set)
+    for one in series:
+        if one.metric == START:
+            key = one.labels.get("pod", "").removeprefix(NODE_PREFIX), one.labels.get("id", "")
+            for _, text in one.samples:
+                code, value = gate(text, "memory")
+                if code is None and value > 0:
+                    found[key].add(value * 1000)
+    return {key: sorted(values) for key, values in found.items()}
+
+
+def _start_at(starts: Sequence[int], time: int) -> int:
+    """The newest start that is not after the sample; 0 when none is known."""
+    position = bisect_right(starts, time)
+    return starts[position - 1] if position else 0
+
+
+def _cut(container_id: str) -> str:
+    """16 hex digits: the id itself is a path with names of the home's and stays there."""
+    return hashlib.sha256(container_id.encode()).hexdigest()[:16] if container_id else ""

@@ -1,0 +1,203 @@
+"""Which window of which home is settled next, and with which lines: a pure decision over what the hub has.
+
+A window is settled when its grace has passed and the home's report is there; without a report not before the lateness
+limit. Windows are settled in order: a claim continues the chain of the claims before.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Final
+
+from homefed.api.claim_document import Line, ReportSignature
+from homefed.api.report_document import ReportLine
+from homefed.api.scheduling_pool import Price, SchedulingPoolSpec
+from homefed.core import windows
+from homefed.core.claim_chain import REPORTS_PER_PART, Chain
+from homefed.core.readings import Report
+from homefed.core.rewards import Account, Key, Observation, Usage, reserved_line, summarise, used_line
+from homefed.core.windows import Window
+
+WAITING_FOR_DATA: Final = "WaitingForData"
+RATE_CARD_NOT_VALID: Final = "RateCardNotYetValid"
+MAX_WINDOWS: Final = 20_000
+
+
+@dataclass(frozen=True)
+class Inputs:
+    """One home in one pool. `reports` are whole and verified; guests and reports are this pool's only."""
+
+    federation: str
+    home: str
+    pool: SchedulingPoolSpec
+    guests: Sequence[Observation]
+    reports: Sequence[Report]
+    chain: Chain
+    scrape_interval_ms: int = 15_000
+
+
+@dataclass(frozen=True)
+class Settle:
+    """Make the next claim of the chain from this."""
+
+    window: Window
+    lines: tuple[Line, ...]
+    reports: tuple[ReportSignature, ...]
+    late: bool
+    """The lateness limit passed without the home's report."""
+    strangers: tuple[str, ...] = ()
+    """Pods that the home reported and that the hub does not know as guests of this home and pool."""
+
+
+@dataclass(frozen=True)
+class Wait:
+    """Nothing to settle yet; `until` (seconds) is when it will be, at the latest."""
+
+    reason: str
+    message: str
+    since: int
+    """Seconds: since when it could have been settled, had everything been there."""
+    until: int
+
+
+Decision = Settle | Wait | None
+
+
+def decide(inputs: Inputs, now: int) -> Decision:
+    """The next step at `now` (seconds, hub time); None when every window that has passed is settled or was idle."""
+    settings = inputs.pool.settlement
+    valid_from = windows.seconds(inputs.pool.rate_card.valid_from)
+    for window in _candidates(inputs, now):
+        if valid_from > now:
+            return Wait(
+                RATE_CARD_NOT_VALID,
+                f"spec.rateCard.validFrom {inputs.pool.rate_card.valid_from} lies ahead: {window.start_text} to"
+                f" {window.end_text} is settled then",
+                window.end,
+                valid_from,
+            )
+        missing = _expects_report(inputs, window) and not any(one.window.end == window.end for one in inputs.reports)
+        deadline = window.end + settings.lateness_seconds
+        if missing and now < deadline:
+            return Wait(WAITING_FOR_DATA, _missing(window, deadline), window.end + grace_of(inputs), deadline)
+        step = _settle(inputs, window, late=missing)
+        if step.lines:
+            return step
+    return None
+
+
+def grace_of(inputs: Inputs) -> int:
+    """Seconds after a window's end in which nothing is decided about it."""
+    return windows.grace(inputs.pool.settlement.grace_seconds, inputs.scrape_interval_ms)
+
+
+def owed(inputs: Inputs, guest: Observation, until: int) -> bool:
+    """Whether something that was reserved up to `until` (seconds) is in no claim of the chain yet."""
+    window = Window(guest.bound // 1000, until)
+    prices = [price for price in inputs.pool.rate_card.prices if price.basis == "reserved"]
+    return any(_reserved(inputs, guest, price, window) is not None for price in prices)
+
+
+def _reserved(inputs: Inputs, guest: Observation, price: Price, window: Window) -> Line | None:
+    before = inputs.chain.accounts.get(Key(guest.uid, price.resource, price.basis), Account())
+    return reserved_line(guest, price, before, window, inputs.federation)
+
+
+def _candidates(inputs: Inputs, now: int) -> Iterator[Window]:
+    """Closed windows after the chain's end in which something was reserved, or up to which something was reported.
+
+    Or the first one, where the hub saw only afterwards what had run in windows that were settled by then.
+    """
+    settings = inputs.pool.settlement
+    end = inputs.chain.end
+    late = end is not None and any(owed(inputs, guest, end) for guest in inputs.guests)
+    ends = [report.window.end for report in _unused(inputs)]
+    closed = windows.due(
+        inputs.chain.end,
+        now,
+        length=settings.window_seconds,
+        grace_seconds=grace_of(inputs),
+        spans=[(guest.running, guest.ended) for guest in inputs.guests if guest.running is not None],
+        also=lambda window: late or any(end <= window.end for end in ends),
+        limit=MAX_WINDOWS,
+    )
+    for window in closed:
+        if late or any(end <= window.end for end in ends) or any(guest.reserved_in(window) for guest in inputs.guests):
+            yield window
+
+
+def _expects_report(inputs: Inputs, window: Window) -> bool:
+    """The home reports every window in which one of its guests ran."""
+    return any(window.overlap_ms(guest.running, guest.ended) > 0 for guest in inputs.guests)
+
+
+def _missing(window: Window, deadline: int) -> str:
+    return (
+        f"the home's UsageReport of {window.start_text} to {window.end_text} is missing or incomplete; at"
+        f" {windows.text(deadline)} reserved amounts are settled without it, and usage later"
+    )
+
+
+def _unused(inputs: Inputs) -> list[Report]:
+    return [report for report in inputs.reports if report.digest not in inputs.chain.reports]
+
+
+def _settle(inputs: Inputs, window: Window, *, late: bool) -> Settle:
+    reports = _quotable([report for report in _unused(inputs) if report.window.end <= window.end])
+    usage = usage_of(reports)
+    lines = [
+        line
+        for guest in sorted(inputs.guests, key=lambda one: one.uid)
+        if guest.bound < window.end_ms
+        for line in _lines(inputs, guest, usage, window)
+    ]
+    known = {guest.uid for guest in inputs.guests}
+    return Settle(
+        window,
+        tuple(lines),
+        tuple(one for report in reports for one in report.signatures),
+        late,
+        tuple(sorted({pod for pod, _ in usage if pod not in known})),
+    )
+
+
+def _quotable(reports: Sequence[Report]) -> list[Report]:
+    """Oldest first, as many as one part of a claim can quote; the rest waits for the next claim."""
+    found: list[Report] = []
+    room = REPORTS_PER_PART
+    for report in reports:
+        room -= len(report.signatures)
+        if room < 0 and found:
+            break
+        found.append(report)
+    return found
+
+
+def usage_of(reports: Iterable[Report]) -> dict[tuple[str, str], Usage]:
+    """(guest pod, resource) → what these reports, oldest first, say of it."""
+    found: dict[tuple[str, str], list[ReportLine]] = defaultdict(list)
+    for report in reports:
+        for line in report.lines:
+            found[line.guest_pod, line.resource].append(line)
+    return {key: summarise(lines) for key, lines in found.items()}
+
+
+def _lines(inputs: Inputs, guest: Observation, usage: dict[tuple[str, str], Usage], window: Window) -> Iterable[Line]:
+    for price in inputs.pool.rate_card.prices:
+        if price.basis == "reserved":
+            line = _reserved(inputs, guest, price, window)
+        else:
+            before = inputs.chain.accounts.get(Key(guest.uid, price.resource, price.basis), Account())
+            line = used_line(
+                guest,
+                price,
+                usage.get((guest.uid, price.resource)),
+                before,
+                window,
+                max_bandwidth_mbps=inputs.pool.max_bandwidth_mbps,
+                federation=inputs.federation,
+            )
+        if line is not None:
+            yield line
