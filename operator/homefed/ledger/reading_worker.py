@@ -1,0 +1,31 @@
+"""A worker of `reading`: python -m homefed.ledger.reading_worker FEDERATION KEYS…, with frames on its pipes."""
+
+from __future__ import annotations
+
+import pickle
+import signal
+import sys
+from pathlib import Path
+from typing import BinaryIO
+
+from homefed.ledger.keys import HubKeys
+from homefed.ledger.reading import LENGTH, Sent, framed, read_one
+
+
+def work(federation: str, keys: HubKeys, source: BinaryIO, target: BinaryIO) -> None:
+    """Frames from `source`, answers to `target`, until there are no more."""
+    while len(head := source.read(LENGTH.size)) == LENGTH.size:
+        sent: list[Sent] = pickle.loads(source.read(LENGTH.unpack(head)[0]))  # noqa: S301 - written by the ledger itself
+        target.write(framed([read_one(one, federation, keys.for_keyid) for one in sent]))
+        target.flush()
+
+
+def main() -> None:
+    """Signals are the ledger's: its end closes our input."""
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, signal.SIG_IGN)
+    work(sys.argv[1], HubKeys([Path(path) for path in sys.argv[2:]]), sys.stdin.buffer, sys.stdout.buffer)
+
+
+if __name__ == "__main__":
+    main()

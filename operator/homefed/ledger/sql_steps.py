@@ -1,0 +1,43 @@
+"""What a store is asked to do, apart from how its database is spoken to.
+
+The writer's side is written once, as generators of steps (`sql_writing`): each store drives them with its own
+connection and sends back the rows. SQL is of the common subset; parameters are written `?`, and `{}` in a Select stands
+for the list of its values.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Generator, Sequence
+from dataclasses import dataclass
+from typing import Any, TypeVar
+
+T = TypeVar("T")
+Row = Sequence[Any]
+
+
+@dataclass(frozen=True, slots=True)
+class Select:
+    """The rows of `sql` whose … IN ({}) is one of `values`; none are asked for when there are no values."""
+
+    sql: str
+    values: Collection[Any]
+
+
+@dataclass(frozen=True, slots=True)
+class Ask:
+    """One statement with its parameters; its rows."""
+
+    sql: str
+    parameters: Sequence[Any] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Insert:
+    """Whole rows, all columns in the table's order."""
+
+    table: str
+    rows: Sequence[Row]
+
+
+Step = Select | Ask | Insert
+Steps = Generator[Step, Sequence[Row], T]
