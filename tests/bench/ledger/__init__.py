@@ -1,0 +1,1 @@
+"""Figures of the ledger. `python -m bench.ledger --help`; make bench-ledger."""
