@@ -14,7 +14,8 @@ import pytest
 import yaml
 
 from homefed.api import quantities
-from homefed.api.scheduling_pool import Price, SchedulingPoolSpec
+from homefed.api.rate_card import Price
+from homefed.api.scheduling_pool import SchedulingPoolSpec
 from homefed.cli.main import cli
 from homefed.core import refusals
 from homefed.core.ledger import UNITS_OF

@@ -14,7 +14,7 @@ from pydantic import Field
 
 from homefed.api.canonical import quoted
 from homefed.api.meta import Digest, Document, Name, Time, Uid
-from homefed.api.scheduling_pool import Basis, Per
+from homefed.api.rate_card import Basis, Per
 
 MAX_HEADER = 48_000
 MAX_CONSUMERS = 250

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated, ClassVar, Literal
+from typing import Annotated, ClassVar
 
 from pydantic import Field
 
@@ -17,10 +17,9 @@ from homefed.api.meta import (
     Model,
     ObjectName,
     ResourceList,
-    ResourceName,
     Rule,
-    Time,
 )
+from homefed.api.rate_card import CARD_RULES, MAX_NEXT_CARDS, RateCard
 
 KIND = Kind(
     kind="SchedulingPool",
@@ -40,53 +39,6 @@ KIND = Kind(
         f"self.metadata.name.matches('{names.NAME_PATTERN}')", "metadata.name: a DNS label of at most 40 characters"
     ),
 )
-
-Basis = Literal["reserved", "used"]
-Per = Literal["core-hour", "GiB-hour", "GiB", "gpu-hour"]
-
-
-class Price(Model):
-    """amount = ⌊units × microCredits ÷ units of `per`⌋, once per line."""
-
-    cel_rules: ClassVar[tuple[Rule, ...]] = (
-        Rule(
-            "self.resource == 'cpu' ? self.per == 'core-hour' : (self.resource in ['memory', 'ephemeral-storage']"
-            " ? self.per == 'GiB-hour' : (self.resource in ['network-receive', 'network-transmit']"
-            " ? self.per == 'GiB' && self.basis == 'used' : self.per == 'gpu-hour'))",
-            "per: cpu is priced per core-hour, memory and ephemeral-storage per GiB-hour,"
-            " network per GiB used, devices per gpu-hour",
-            ".per",
-        ),
-    )
-
-    resource: ResourceName
-    """cpu, memory, ephemeral-storage, network-receive, network-transmit, or an extended resource."""
-    basis: Basis
-    """reserved: requested × running time as the hub saw it; used: what the home's meter read, bounded by the hub."""
-    micro_credits: Annotated[int, Field(ge=0, le=10**15)]
-    per: Per
-
-
-class RateCard(Model):
-    cel_rules: ClassVar[tuple[Rule, ...]] = (
-        Rule(
-            "self.prices.all(p, oldSelf.prices.exists(o, o.resource == p.resource && o.basis == p.basis))",
-            "prices: what had no price cannot get one later, since amounts count from a guest's start;"
-            " price it at 0 from the beginning, or make another pool",
-            ".prices",
-        ),
-    )
-
-    version: Annotated[str, Field(min_length=1, max_length=63, pattern=r"^[A-Za-z0-9][-A-Za-z0-9._]*$")]
-    valid_from: Time
-    prices: Annotated[
-        list[Price],
-        Field(
-            max_length=64,
-            json_schema_extra={"x-kubernetes-list-type": "map", "x-kubernetes-list-map-keys": ["resource", "basis"]},
-        ),
-    ]
-
 
 class Settlement(Model):
     cel_rules: ClassVar[tuple[Rule, ...]] = (
@@ -115,7 +67,19 @@ class ClusterQueueRef(Model):
 
 
 class SchedulingPoolSpec(Model):
+    cel_rules: ClassVar[tuple[Rule, ...]] = CARD_RULES
+
     rate_card: RateCard
+    """In force for the windows that begin before the first of `nextRateCards` is valid."""
+    next_rate_cards: Annotated[
+        list[RateCard],
+        Field(
+            default_factory=list,
+            max_length=MAX_NEXT_CARDS,
+            json_schema_extra={"x-kubernetes-list-type": "map", "x-kubernetes-list-map-keys": ["version"]},
+        ),
+    ]
+    """Announced cards. Of all cards the newest one whose validFrom is not after a window's start prices the window."""
     settlement: Annotated[Settlement, Field(default_factory=Settlement)]
     machine_limits: Annotated[ResourceList, Field(default_factory=dict)]
     """The most that the pool accepts of one machine, per resource; what is not listed is not limited."""

@@ -25,7 +25,7 @@ from homefed.api.claim_document import (
     claim_id,
 )
 from homefed.api.errors import Refused
-from homefed.api.scheduling_pool import Basis
+from homefed.api.rate_card import Basis
 from homefed.core.claim_chain import REPORTS_PER_PART, Chain, Claim, Payee
 from homefed.core.metering import METER_VERSION
 from homefed.core.rounding import split
@@ -59,6 +59,7 @@ def build(
     _check_size(payee, window, "consumers", len(consumers), MAX_CONSUMERS)
     _check_size(payee, window, "lines parts", len(chunks), MAX_PARTS)
     parts = _parts(identity, chunks, reports, secret)
+    bodies = tuple(canonical.canonical(part.dump()) for part in parts)
     charged = sum(int(charge.charged) for charge in consumers)
     shares = split(charged, fee_ppm=payee.fee_ppm, held_ppm=payee.held_ppm)
     header = ClaimHeader(
@@ -82,13 +83,13 @@ def build(
         dust=str(shares.dust),
         cumulative_paid=str(chain.cumulative_paid + (shares.paid if phase == "posted" else 0)),
         line_count=len(lines),
-        parts=[canonical.digest(part.dump()) for part in parts],
+        parts=[hashlib.sha256(body).hexdigest() for body in bodies],
         evidence_digest=canonical.digest([report.digest for report in reports]) if reports else "",
         meter_version=METER_VERSION,
     )
     document = canonical.canonical(header.dump())
     _check_size(payee, window, "bytes of header", len(document), MAX_HEADER)
-    return Claim(header, hashlib.sha256(document).hexdigest(), tuple(parts))
+    return Claim(header, hashlib.sha256(document).hexdigest(), tuple(parts), bodies)
 
 
 def reversal(header: ClaimHeader, chain: Chain) -> Claim:
@@ -169,9 +170,14 @@ def _chunks(lines: Sequence[Line]) -> list[Sequence[Line]]:
     chunks: list[Sequence[Line]] = []
     begin, size = 0, 0
     for index, line in enumerate(lines):
-        more = len(canonical.canonical(line.dump())) + 1
+        more = _size(line) + 1
         if index > begin and (index - begin == LINES_PER_PART or size + more > MAX_PART * 3 // 4):
             chunks.append(lines[begin:index])
             begin, size = index, 0
         size += more
     return [*chunks, lines[begin:]] if lines else []
+
+
+def _size(line: Line) -> int:
+    """Bytes of a line in canonical JSON: the order of its members, which canonical JSON sorts, does not change them."""
+    return len(line.model_dump_json(by_alias=True, exclude_none=True).encode())

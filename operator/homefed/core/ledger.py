@@ -14,7 +14,7 @@ from typing import Final, NamedTuple
 from homefed.api.claim_document import ClaimHeader
 from homefed.api.ledger_documents import Outcome
 from homefed.api.names import dust_account, fee_account, held_account
-from homefed.api.scheduling_pool import Per
+from homefed.api.rate_card import Per
 from homefed.core.rounding import money
 
 MICRO_CREDIT: Final = "ucredit"

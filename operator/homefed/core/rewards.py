@@ -13,8 +13,8 @@ from typing import Any, Final, NamedTuple
 
 from homefed.api import names, quantities
 from homefed.api.claim_document import Line, LineReading, Rate, Unit
+from homefed.api.rate_card import Basis, Price
 from homefed.api.report_document import METERED, RECEIVE, TRANSMIT, UNITS, ReportLine
-from homefed.api.scheduling_pool import Basis, Price
 from homefed.core.ledger import UNITS_OF
 from homefed.core.metering import OVER_CAPACITY, over_capacity
 from homefed.core.readings import line_fault

@@ -12,8 +12,9 @@ from dataclasses import dataclass
 from typing import Final
 
 from homefed.api.claim_document import Line, ReportSignature
+from homefed.api.rate_card import Price
 from homefed.api.report_document import ReportLine
-from homefed.api.scheduling_pool import Price, SchedulingPoolSpec
+from homefed.api.scheduling_pool import SchedulingPoolSpec
 from homefed.core import windows
 from homefed.core.claim_chain import REPORTS_PER_PART, Chain
 from homefed.core.readings import Report

@@ -12,8 +12,9 @@ from homefed.api import dsse
 from homefed.api.canonical import canonical
 from homefed.api.claim_document import LINES_PER_PART, MAX_HEADER, Line, ReportSignature
 from homefed.api.errors import Refused
+from homefed.api.rate_card import Price, RateCard
 from homefed.api.report_document import UNITS, ReportLine
-from homefed.api.scheduling_pool import Price, RateCard, SchedulingPoolSpec
+from homefed.api.scheduling_pool import SchedulingPoolSpec
 from homefed.core import claim_building
 from homefed.core.claim_building import build, reversal
 from homefed.core.claim_chain import Chain, Claim, Payee
@@ -191,3 +192,9 @@ def test_a_claim_of_more_parts_than_a_header_names_is_refused_with_the_limit(mon
     lines = priced({"a": 1}) * (LINES_PER_PART + 1)
     with pytest.raises(Refused, match="2 lines parts, at most 1"):
         build(PAYEE, Chain(), HOUR, lines, [], b"secret")
+
+
+@given(st.lists(st.text(max_size=32), max_size=16), st.text(max_size=63))
+def test_the_size_of_a_line_is_that_of_its_canonical_bytes(codes: list[str], resource: str) -> None:
+    priced_line = priced({"ns-1": 5})[0].model_copy(update={"codes": codes, "resource": resource})
+    assert claim_building._size(priced_line) == len(canonical(priced_line.dump()))

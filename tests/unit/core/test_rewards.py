@@ -7,8 +7,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from homefed.api.claim_document import Line
+from homefed.api.rate_card import Price
 from homefed.api.report_document import UNITS, ReportLine
-from homefed.api.scheduling_pool import Price
 from homefed.core.ledger import line_amount
 from homefed.core.rewards import Account, Observation, Usage, bound, observation, reserved_line, summarise, used_line
 from homefed.core.rounding import split

@@ -11,8 +11,9 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from homefed.api import dsse
 from homefed.api.claim_document import Line, ReportSignature
 from homefed.api.errors import Incident, Invalid
+from homefed.api.rate_card import Price, RateCard
 from homefed.api.report_document import UNITS, ReportLine
-from homefed.api.scheduling_pool import Price, RateCard, SchedulingPoolSpec
+from homefed.api.scheduling_pool import SchedulingPoolSpec
 from homefed.api.scheduling_pool import Settlement as Rules
 from homefed.core import claim_building, claim_chain, readings, retention, settlement, windows
 from homefed.core.claim_chain import Chain, Claim, Payee
