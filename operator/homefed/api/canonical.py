@@ -40,11 +40,13 @@ def _plain(value: object) -> bool:
         return -MAX_INTEGER <= value <= MAX_INTEGER
     if type(value) is dict:
         for key, member in value.items():
-            if type(key) is not str or not key.isascii() or not _plain(member):
+            if type(key) is not str or not key.isascii():
+                return False
+            if type(member) is not str and not _plain(member):  # most members are text: no call for each
                 return False
         return True
     if type(value) is list:
-        return all(map(_plain, value))
+        return all(type(member) is str or _plain(member) for member in value)
     return False
 
 

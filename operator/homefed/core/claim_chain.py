@@ -24,6 +24,7 @@ from homefed.api.claim_document import (
 from homefed.api.errors import Incident, Invalid
 from homefed.api.ledger_documents import Outcome
 from homefed.api.meta import parse
+from homefed.core.held import Held, Release, add
 from homefed.core.ledger_reading import read_header
 from homefed.core.rewards import Account, Key
 from homefed.core.windows import Window, seconds
@@ -40,6 +41,12 @@ class Claim:
     digest: str
     """SHA-256 of the header's canonical bytes."""
     parts: tuple[LinesPart, ...]
+    bodies: tuple[bytes, ...] = field(default=(), repr=False, compare=False)
+    """Canonical bytes of the parts, where they are known already; empty: not yet."""
+
+    def part_bodies(self) -> tuple[bytes, ...]:
+        """Canonical bytes of each part."""
+        return self.bodies or tuple(canonical.canonical(part.dump()) for part in self.parts)
 
     @property
     def window(self) -> Window:
@@ -72,6 +79,8 @@ class Chain:
     accounts: Mapping[Key, Account] = field(default_factory=dict)
     reports: frozenset[str] = frozenset()
     """Digests of the reports that claims have used."""
+    held: Held = ()
+    """What is held back and not released."""
 
     def after(self, claim: Claim, taken_back: Claim | None = None) -> Chain:
         """Errors: Incident where the claim does not follow this chain. Claims in between may have been pruned.
@@ -94,6 +103,7 @@ class Chain:
             int(header.cumulative_paid),
             {**before.accounts, **{_key(line): before._account(line, header.sequence) for line in claim.lines}},
             before.reports | claim.reports,
+            tuple(header.held_back or ()),
         )
 
     def without(self, claim: Claim) -> Chain:
@@ -111,7 +121,9 @@ class Chain:
         """The chain once a pending claim of it is posted or voided."""
         if outcome == "void":
             return self.without(claim)
-        return replace(self, cumulative_paid=self.cumulative_paid + int(claim.header.paid))
+        header = claim.header
+        more = add(self.held, header.held_until, int(header.held)) if header.held_until is not None else self.held
+        return replace(self, cumulative_paid=self.cumulative_paid + int(header.paid), held=more)
 
     def keep(self, guests: Collection[str], reports: Collection[str]) -> Chain:
         """The chain without what is said of guest pods and reports that there are no more."""
@@ -137,6 +149,9 @@ class Payee:
     home: str
     fee_ppm: int = 0
     held_ppm: int = 0
+    hold_months: int = 9
+    """So many whole calendar months what is held stays held."""
+    release: Release = "due"
     rate_card_digest: str = "0" * 64
 
     @property
@@ -157,8 +172,8 @@ def objects(claim: Claim, mailbox: str, key: Ed25519PrivateKey) -> tuple[list[Js
 def objects_of(claim: Claim, mailbox: str, envelope: str) -> tuple[list[Json], Json]:
     """The same for a claim that is signed already; `envelope` as in `spec.envelope`."""
     parts = [
-        _object(claim, mailbox, part.part, base64.b64encode(canonical.canonical(part.dump())).decode())
-        for part in claim.parts
+        _object(claim, mailbox, part.part, base64.b64encode(body).decode())
+        for part, body in zip(claim.parts, claim.part_bodies(), strict=True)
     ]
     return parts, _object(claim, mailbox, 0, envelope)
 
@@ -204,10 +219,11 @@ def read(header: Mapping[str, Any], parts: Iterable[Mapping[str, Any]], keys: Ma
 
 def assemble(header: ClaimHeader, header_digest: str, parts: Mapping[int, bytes]) -> Claim:
     """A claim from its verified header and the canonical bytes of its parts; Incident where a digest differs."""
-    documents = []
+    documents, bodies = [], []
     for number, expected in enumerate(header.parts, start=1):
         data = parts.get(number, b"")
+        bodies.append(data)
         if hashlib.sha256(data).hexdigest() != expected:
             raise Incident(f"claim {header.id}: lines part {number} is missing or altered", reason="PartDiffers")
         documents.append(parse(LinesPart, canonical.parse(data, limit=MAX_PART), where="lines"))
-    return Claim(header, header_digest, tuple(documents))
+    return Claim(header, header_digest, tuple(documents), tuple(bodies))
