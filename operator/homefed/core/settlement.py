@@ -83,7 +83,7 @@ def decide(inputs: Inputs, now: int) -> Decision:
         deadline = window.end + settings.lateness_seconds
         if missing and now < deadline:
             return Wait(WAITING_FOR_DATA, _missing(window, deadline), window.end + grace_of(inputs), deadline)
-        step = _settle(inputs, window, late=missing)
+        step = settle_window(inputs, window, late=missing)
         if step.lines:
             return step
     return None
@@ -145,7 +145,8 @@ def _unused(inputs: Inputs) -> list[Report]:
     return [report for report in inputs.reports if report.digest not in inputs.chain.reports]
 
 
-def _settle(inputs: Inputs, window: Window, *, late: bool) -> Settle:
+def settle_window(inputs: Inputs, window: Window, *, late: bool) -> Settle:
+    """The claim of one window, whenever it is looked at. `late`: its report was not there in time."""
     reports = _quotable([report for report in _unused(inputs) if report.window.end <= window.end])
     usage = usage_of(reports)
     lines = [
