@@ -6,6 +6,7 @@ Another database joins in `place`; nothing else here knows which one is tested.
 from __future__ import annotations
 
 import asyncio
+import threading
 from collections.abc import AsyncIterator
 from dataclasses import replace
 from pathlib import Path
@@ -14,12 +15,12 @@ import pytest
 
 from homefed.api.errors import Refused
 from homefed.core.ledger import MICRO_CREDIT, PENDING, ChainHead, Sums, Transfer
-from homefed.core.ledger_batch import PART_SECONDS, decide
+from homefed.core.ledger_batch import PART_SECONDS
 from homefed.core.ledger_reading import CheckedClaim, Submission
 from homefed.core.ledger_state import Decision, FloorHead, NewLeaf, PartHeld
 from homefed.core.merkle import Frontier, leaf_hash
 from homefed.core.tlog_proof import verify
-from homefed.ledger.store import Contradiction, NewCheckpoint
+from homefed.ledger.store import Contradiction
 from testbed.books import NOW, Books, Place, PostgresPlace, SqlitePlace, items, opened, parts, submission
 from testbed.claims import FEDERATION, POOL, ZERO_DIGEST, Chain, SignedClaim, floor, resolution
 from testbed.postgres import Postgres
@@ -387,19 +388,15 @@ async def test_readers_see_one_committed_state_and_do_not_wait_for_the_writer(bo
         async with books.store.reading() as reader:
             seen.append(await reader.leaf(claim.id) is not None)
 
-    inside, go_on = asyncio.Event(), asyncio.Event()
+    inside, go_on = threading.Event(), threading.Event()
 
-    async def write() -> None:
-        async with books.store.writing() as transaction:
-            batch = items(claim)
-            decision = decide(batch, await transaction.snapshot(batch, NOW), NOW)
-            grown = books.log.grow([leaf.envelope for leaf in decision.leaves])
-            await transaction.append(decision, NewCheckpoint(grown.size, grown.checkpoint, grown.tile_nodes))
-            inside.set()
-            await go_on.wait()
+    def held_back(decision: Decision) -> Decision:
+        inside.set()
+        assert go_on.wait(30)
+        return decision
 
-    writing = asyncio.create_task(write())
-    await asyncio.wait_for(inside.wait(), 30)
+    writing = asyncio.create_task(books.commit(items(claim), held_back))
+    assert await asyncio.to_thread(inside.wait, 30)
     async with books.store.reading() as early:
         assert await early.size() == 0
         await asyncio.wait_for(read(), 30)

@@ -11,9 +11,9 @@ from homefed.api.errors import HomefedError
 from homefed.core import checkpoint
 from homefed.core.ledger_batch import decide
 from homefed.core.ledger_reading import PartSubmission, read_part, read_submission
-from homefed.core.ledger_state import Answer, Decision, Item, PartHeld, Recorded
+from homefed.core.ledger_state import Answer, Decision, Item, PartHeld, Recorded, Snapshot
 from homefed.ledger.intake import receipt_of
-from homefed.ledger.log import Log
+from homefed.ledger.log import Grown, Log
 from homefed.ledger.postgres import PostgresStore
 from homefed.ledger.sqlite import SqliteStore
 from homefed.ledger.store import NewCheckpoint, Store
@@ -54,14 +54,23 @@ class Books:
         self, batch: Sequence[Item], change: Callable[[Decision], Decision] = lambda decision: decision
     ) -> Sequence[Answer]:
         """What the writer does with a batch; `change` makes a decision that the rules would not have made."""
-        async with self.store.writing() as transaction:
-            decision = change(decide(batch, await transaction.snapshot(batch, self.now), self.now))
-            grown = self.log.grow([leaf.envelope for leaf in decision.leaves]) if decision.leaves else None
-            new = NewCheckpoint(grown.size, grown.checkpoint, grown.tile_nodes) if grown else None
-            await transaction.append(decision, new)
-        if grown:
-            self.log.publish(grown)
-        return decision.answers
+        grown: Grown | None = None
+        answers: Sequence[Answer] = ()
+
+        def decided(snapshot: Snapshot) -> tuple[Decision, NewCheckpoint | None]:
+            nonlocal answers, grown
+            decision = change(decide(batch, snapshot, self.now))
+            answers = decision.answers
+            if decision.leaves:
+                grown = self.log.grow([leaf.envelope for leaf in decision.leaves])
+            return decision, NewCheckpoint(grown.size, grown.checkpoint, grown.tile_nodes) if grown else None
+
+        def publish() -> None:
+            if grown is not None:
+                self.log.publish(grown)
+
+        await self.store.write(batch, self.now, decided, publish)
+        return answers
 
     async def post(self, *sent: Sent) -> list[Recorded]:
         """One batch, of which everything must be recorded."""

@@ -8,20 +8,20 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import AsyncIterator, Iterator, Sequence
+from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from contextlib import asynccontextmanager, contextmanager
 from typing import Any, Final, TypeVar
 
 import asyncpg
 
 from homefed.api.errors import Refused
-from homefed.core.ledger_state import Decision, Item, Snapshot
+from homefed.core.ledger_state import Item
 from homefed.ledger import migrations, postgres_rows
 from homefed.ledger.places import wrong_identity
 from homefed.ledger.sql_queries import Query
 from homefed.ledger.sql_reader import SqlReader
 from homefed.ledger.sql_writing import Writing
-from homefed.ledger.store import Contradiction, NewCheckpoint, Reader, StoreFailed, Transaction
+from homefed.ledger.store import Change, Contradiction, Reader, StoreFailed
 
 SCHEMA: Final = "ledger"
 READERS: Final = 4
@@ -72,16 +72,21 @@ class PostgresStore:
                     if stored != value:
                         raise wrong_identity(name, stored, value)
 
-    @asynccontextmanager
-    async def writing(self) -> AsyncIterator[Transaction]:
+    async def write(self, batch: Sequence[Item], now: int, change: Change, durable: Callable[[], None]) -> None:
         async with self._one_writer:
             with _failing():
                 try:
-                    async with self._writer.transaction():
-                        yield _PostgresTransaction(self._writer, self._writing)
+                    await self._write(batch, now, change)
                 except BaseException:
                     self._writing.forget()
                     raise
+            await asyncio.to_thread(durable)
+
+    async def _write(self, batch: Sequence[Item], now: int, change: Change) -> None:
+        async with self._writer.transaction():
+            snapshot = await postgres_rows.drive(self._writer, self._writing.snapshot(batch, now))
+            decision, checkpoint = await asyncio.to_thread(change, snapshot)
+            await postgres_rows.drive(self._writer, self._writing.append(decision, checkpoint))
 
     @asynccontextmanager
     async def reading(self) -> AsyncIterator[Reader]:
@@ -111,19 +116,6 @@ class PostgresStore:
     async def close(self) -> None:
         await self._readers.close()
         await self._writer.close()
-
-
-class _PostgresTransaction:
-    def __init__(self, connection: asyncpg.Connection, writing: Writing) -> None:
-        self._connection = connection
-        self._writing = writing
-
-    async def snapshot(self, batch: Sequence[Item], now: int) -> Snapshot:
-        return await postgres_rows.drive(self._connection, self._writing.snapshot(batch, now))
-
-    async def append(self, decision: Decision, checkpoint: NewCheckpoint | None) -> None:
-        with _failing():
-            await postgres_rows.drive(self._connection, self._writing.append(decision, checkpoint))
 
 
 class _PostgresReader(SqlReader):

@@ -15,13 +15,13 @@ from contextlib import asynccontextmanager, closing, contextmanager
 from pathlib import Path
 from typing import Any, Concatenate, Final, ParamSpec, TypeVar
 
-from homefed.core.ledger_state import Decision, Item, Snapshot
+from homefed.core.ledger_state import Item
 from homefed.ledger import migrations, sqlite_rows
 from homefed.ledger.places import exclusive_lock, refuse_network_file_system, wrong_identity
 from homefed.ledger.sql_queries import Query
 from homefed.ledger.sql_reader import SqlReader
 from homefed.ledger.sql_writing import Writing
-from homefed.ledger.store import Contradiction, NewCheckpoint, Reader, StoreFailed, Transaction
+from homefed.ledger.store import Change, Contradiction, Reader, StoreFailed
 
 READERS: Final = 2
 _PRAGMAS: Final = (
@@ -79,17 +79,9 @@ class SqliteStore:
         async with self._one_writer:
             await self._writer.run(_bind, {"federation": federation, "keyid": keyid})
 
-    @asynccontextmanager
-    async def writing(self) -> AsyncIterator[Transaction]:
+    async def write(self, batch: Sequence[Item], now: int, change: Change, durable: Callable[[], None]) -> None:
         async with self._one_writer:
-            await self._writer.run(_begin)
-            try:
-                yield _SqliteTransaction(self._writer, self._writing)
-                await self._writer.run(_commit)
-            except BaseException:
-                await self._writer.run(_rollback)
-                self._writing.forget()
-                raise
+            await self._writer.run(_write, self._writing, batch, now, change, durable)
 
     @asynccontextmanager
     async def reading(self) -> AsyncIterator[Reader]:
@@ -117,18 +109,6 @@ class SqliteStore:
         for session in (*self._readers, self._writer):
             session.close()
         os.close(self._lock)
-
-
-class _SqliteTransaction:
-    def __init__(self, session: _Session, writing: Writing) -> None:
-        self._session = session
-        self._writing = writing
-
-    async def snapshot(self, batch: Sequence[Item], now: int) -> Snapshot:
-        return await self._session.run(sqlite_rows.drive, self._writing.snapshot(batch, now))
-
-    async def append(self, decision: Decision, checkpoint: NewCheckpoint | None) -> None:
-        await self._session.run(sqlite_rows.drive, self._writing.append(decision, checkpoint))
 
 
 class _SqliteReader(SqlReader):
@@ -171,12 +151,25 @@ def _bind(db: sqlite3.Connection, identity: dict[str, str]) -> None:
             raise wrong_identity(name, stored, value)
 
 
-def _begin(db: sqlite3.Connection) -> None:
+def _write(
+    db: sqlite3.Connection,
+    writing: Writing,
+    batch: Sequence[Item],
+    now: int,
+    change: Change,
+    durable: Callable[[], None],
+) -> None:
+    """All of it in one hand-over to this thread: each costs as much as writing a claim."""
     db.execute("BEGIN IMMEDIATE")
-
-
-def _commit(db: sqlite3.Connection) -> None:
-    db.execute("COMMIT")
+    try:
+        decision, checkpoint = change(sqlite_rows.drive(db, writing.snapshot(batch, now)))
+        sqlite_rows.drive(db, writing.append(decision, checkpoint))
+        db.execute("COMMIT")
+    except BaseException:
+        writing.forget()
+        _rollback(db)
+        raise
+    durable()
 
 
 def _rollback(db: sqlite3.Connection) -> None:

@@ -6,7 +6,7 @@ text, hashes 32 bytes, amounts integers of their unit.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
 from typing import Final, Protocol
@@ -155,25 +155,22 @@ class Reader(Protocol):
     async def newest_cosigned(self) -> int | None: ...
 
 
-class Transaction(Protocol):
-    """The writer's: either all that it appends is committed or none."""
-
-    async def snapshot(self, batch: Sequence[Item], now: int) -> Snapshot:
-        """What `decide` needs to know; parts whose claim did not come within PART_SECONDS are forgotten first."""
-
-    async def append(self, decision: Decision, checkpoint: NewCheckpoint | None) -> None:
-        """Write the decision's leaves under their checkpoint (None when there are none) and its parts.
-
-        Errors: Contradiction, when a constraint of the database is against it.
-        """
+Change = Callable[[Snapshot], tuple[Decision, NewCheckpoint | None]]
+"""What becomes of a batch: its leaves under their checkpoint (None when there are none), and its parts."""
 
 
 class Store(Protocol):
     async def bind(self, federation: str, keyid: str) -> None:
         """Remember for whom and under which key this database signs; Refused when it says otherwise already."""
 
-    def writing(self) -> AbstractAsyncContextManager[Transaction]:
-        """One transaction: durable when the block ends, undone when it raises. Errors: StoreFailed."""
+    async def write(self, batch: Sequence[Item], now: int, change: Change, durable: Callable[[], None]) -> None:
+        """One transaction: what `change` needs to know is read, what it decides is appended, COMMIT; then `durable`.
+
+        Both are called in a thread, `durable` only after the COMMIT; before it, whatever is raised undoes everything.
+        Parts whose claim did not come within PART_SECONDS are forgotten first.
+
+        Errors: Contradiction, when a constraint of the database is against it; StoreFailed; those of the two.
+        """
 
     def reading(self) -> AbstractAsyncContextManager[Reader]:
         """Any number at once. Errors: StoreFailed."""

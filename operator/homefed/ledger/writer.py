@@ -18,7 +18,7 @@ from typing import Final
 
 from homefed.api.errors import HomefedError, Transient
 from homefed.core.ledger_batch import decide
-from homefed.core.ledger_state import Item, PartHeld, Recorded
+from homefed.core.ledger_state import Decision, Item, PartHeld, Recorded, Snapshot
 from homefed.ledger.log import Grown, Log
 from homefed.ledger.store import Contradiction, NewCheckpoint, Store, StoreFailed
 
@@ -119,17 +119,33 @@ class Writer:
 
     async def _write(self, batch: Sequence[_Waiting]) -> None:
         began = time.monotonic()
-        items = [waiting.item for waiting in batch]
-        now = self._clock()
-        async with self._store.writing() as transaction:
-            decision = decide(items, await transaction.snapshot(items, now), now)
-            grown = self._log.grow([leaf.envelope for leaf in decision.leaves]) if decision.leaves else None
-            await transaction.append(decision, _checkpoint(grown))
-        if grown is not None:
-            await asyncio.to_thread(self._log.publish, grown)
-        self._observe(len(batch), len(decision.leaves), time.monotonic() - began)
-        for waiting, answer in zip(batch, decision.answers, strict=True):
-            _tell(waiting, answer if isinstance(answer, HomefedError) else _written(answer, grown))
+        change = _Change(self._log, [waiting.item for waiting in batch], self._clock())
+        await self._store.write(change.items, change.now, change.decide, change.publish)
+        self._observe(len(batch), len(change.decision.leaves), time.monotonic() - began)
+        for waiting, answer in zip(batch, change.decision.answers, strict=True):
+            _tell(waiting, answer if isinstance(answer, HomefedError) else _written(answer, change.grown))
+
+
+class _Change:
+    """What a batch does to the ledger and to its log, called by the store in the middle of its transaction and after
+    it."""
+
+    def __init__(self, log: Log, items: Sequence[Item], now: int) -> None:
+        self._log = log
+        self.items = items
+        self.now = now
+        self.decision = Decision((), (), (), now, {}, {})
+        self.grown: Grown | None = None
+
+    def decide(self, snapshot: Snapshot) -> tuple[Decision, NewCheckpoint | None]:
+        self.decision = decide(self.items, snapshot, self.now)
+        if self.decision.leaves:
+            self.grown = self._log.grow([leaf.envelope for leaf in self.decision.leaves])
+        return self.decision, _checkpoint(self.grown)
+
+    def publish(self) -> None:
+        if self.grown is not None:
+            self._log.publish(self.grown)
 
 
 def _checkpoint(grown: Grown | None) -> NewCheckpoint | None:

@@ -4,20 +4,20 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Callable, Sequence
-from contextlib import asynccontextmanager
 from pathlib import Path
 
 import pytest
 
-from homefed.api.errors import Conflict, HomefedError, Invalid, Transient
-from homefed.core.ledger_state import Decision, Item, Recorded, Snapshot, StoredEntry
+from homefed.api.errors import Conflict, Invalid, Transient
+from homefed.core.ledger_reading import Submission
+from homefed.core.ledger_state import Item, Recorded, Snapshot, StoredEntry
 from homefed.core.merkle import Frontier
 from homefed.core.tlog_proof import parse
 from homefed.ledger.intake import Intake
 from homefed.ledger.keys import HubKeys
 from homefed.ledger.log import Log
 from homefed.ledger.reading import Document, Here, Sent
-from homefed.ledger.store import Contradiction, NewCheckpoint, Store, StoreFailed
+from homefed.ledger.store import Change, Contradiction, Store, StoreFailed
 from homefed.ledger.writer import MAX_BATCH, Writer, Written
 from testbed.books import LEDGER_KEY, NOW, ORIGIN, submission
 from testbed.claims import FEDERATION, floor
@@ -33,29 +33,18 @@ class FakeStore:
         self.gate.set()
         self.entered = asyncio.Event()
         self.failure: Exception | None = None
-        self._batch: list[str] = []
-        self._decision: Decision | None = None
 
-    @asynccontextmanager
-    async def writing(self) -> AsyncIterator[FakeStore]:
-        self._decision = None
-        yield self
+    async def write(self, batch: Sequence[Item], now: int, change: Change, durable: Callable[[], None]) -> None:
+        decision, checkpoint = change(Snapshot(size=len(self.stored), stored=dict(self.stored)))
+        assert (checkpoint is None) == (not decision.leaves)
         self.entered.set()
         await asyncio.wait_for(self.gate.wait(), 30)
         if self.failure is not None:
             raise self.failure
-        assert self._decision is not None
-        self.batches.append(self._batch)
-        for leaf in self._decision.leaves:
-            self.stored[leaf.id] = StoredEntry(leaf.kind, leaf.leaf_index, leaf.leaf_hash, self._decision.time)
-
-    async def snapshot(self, batch: Sequence[Item], now: int) -> Snapshot:
-        self._batch = [item.id for item in batch if not isinstance(item, HomefedError) and hasattr(item, "id")]
-        return Snapshot(size=len(self.stored), stored=dict(self.stored))
-
-    async def append(self, decision: Decision, checkpoint: NewCheckpoint | None) -> None:
-        assert (checkpoint is None) == (not decision.leaves)
-        self._decision = decision
+        self.batches.append([item.id for item in batch if isinstance(item, Submission)])
+        for leaf in decision.leaves:
+            self.stored[leaf.id] = StoredEntry(leaf.kind, leaf.leaf_index, leaf.leaf_hash, decision.time)
+        durable()
 
 
 class EmptyTree:
