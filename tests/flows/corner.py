@@ -21,7 +21,7 @@ PRICES = [
     {"resource": "cpu", "basis": "used", "microCredits": 10**9, "per": "core-hour"},
     {"resource": "memory", "basis": "reserved", "microCredits": 10**9, "per": "GiB-hour"},
 ]
-SETTLEMENT = {"windowSeconds": 10, "graceSeconds": 1, "latenessSeconds": 3, "feePpm": 30_000}
+SETTLEMENT = {"windowSeconds": 10, "graceSeconds": 1, "latenessSeconds": 3, "feePpm": 30_000, "heldBack": []}
 
 
 class Corner:

@@ -273,7 +273,7 @@ async def new_pool(client: KubeClient, home: str) -> tuple[str, str]:
 
 async def _fill_pool(client: KubeClient, home: str, pool: str, uid: str) -> None:
     card = {"version": "1", "validFrom": "2026-01-01T00:00:00Z", "prices": PRICES}
-    spec = {"rateCard": card, "settlement": {"feePpm": 100_000, "graceSeconds": 60}}
+    spec = {"rateCard": card, "settlement": {"feePpm": 100_000, "graceSeconds": 60, "heldBack": []}}
     await client.create(SCHEDULINGPOOLS, {"metadata": {"name": pool}, "spec": spec})
     guest = guest_pod(home)
     guest["metadata"]["name"] = guest["spec"]["podUid"] = uid

@@ -249,7 +249,7 @@ def pool_changes(window_seconds: int, *, real: bool) -> Api:
     """Short windows and visible prices. Where nothing runs nothing is reported, and nothing is waited for."""
     prices = example("pool", {})["spec"]["rateCard"]["prices"]
     visible = [price | {"microCredits": price["microCredits"] * PRICE_FACTOR} for price in prices]
-    settlement = {"windowSeconds": window_seconds, "graceSeconds": GRACE_SECONDS, "feePpm": FEE_PPM}
+    settlement = {"windowSeconds": window_seconds, "graceSeconds": GRACE_SECONDS, "feePpm": FEE_PPM, "heldBack": []}
     settlement["latenessSeconds"] = LATENESS_SECONDS if real else GRACE_SECONDS
     return {"metadata": {"name": POOL}, "spec": {"settlement": settlement, "rateCard": {"prices": visible}}}
 

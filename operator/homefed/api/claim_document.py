@@ -18,6 +18,8 @@ from homefed.api.rate_card import Basis, Per
 
 MAX_HEADER = 48_000
 MAX_CONSUMERS = 250
+MAX_SHARES = 122
+"""Held-back shares: two at most per month of the longest time that one can be held."""
 MAX_PARTS = 100
 MAX_PART = 900_000
 LINES_PER_PART = 1000
@@ -47,6 +49,15 @@ class Charge(Document):
     charged: Natural
     usage: Annotated[list[UnitTotal], Field(max_length=8)]
     """Sorted by basis and unit."""
+
+
+class HeldShare(Document):
+    """Held back of earlier pay, and not released yet."""
+
+    due: Time
+    """A claim of a window that ends then or later releases it."""
+    amount: Natural
+    """At least 1."""
 
 
 class ClaimHeader(Document):
@@ -79,6 +90,11 @@ class ClaimHeader(Document):
     """Of what was held back before: from held to contributor."""
     fee: Natural
     dust: Natural
+    held_until: Time | None = None
+    """From when `held` is due; left out where nothing is held."""
+    held_back: Annotated[list[HeldShare], Field(max_length=MAX_SHARES)] | None = None
+    """All that is held of this chain once this claim is booked, sorted by `due`; left out where nothing is. A pending
+    claim's own share is not among them."""
     cumulative_paid: Natural
     """Σ paid of the chain's claims that are posted and not reversed, this one included (a reversal takes away)."""
     line_count: Annotated[int, Field(ge=0, le=1_000_000)]

@@ -20,6 +20,7 @@ from homefed.api.meta import (
     Rule,
 )
 from homefed.api.rate_card import CARD_RULES, MAX_NEXT_CARDS, RateCard
+from homefed.api.settlement_terms import Settlement
 
 KIND = Kind(
     kind="SchedulingPool",
@@ -39,24 +40,6 @@ KIND = Kind(
         f"self.metadata.name.matches('{names.NAME_PATTERN}')", "metadata.name: a DNS label of at most 40 characters"
     ),
 )
-
-class Settlement(Model):
-    cel_rules: ClassVar[tuple[Rule, ...]] = (
-        Rule(
-            "86400 % self.windowSeconds == 0",
-            "windowSeconds: a day must be a whole number of windows",
-            ".windowSeconds",
-        ),
-        Rule("self.latenessSeconds >= self.graceSeconds", "latenessSeconds: at least graceSeconds", ".latenessSeconds"),
-    )
-
-    window_seconds: Annotated[int, Field(ge=10, le=86_400)] = 3600
-    """Length of the settlement window, aligned to UTC, (start, end]."""
-    grace_seconds: Annotated[int, Field(ge=0, le=3600)] = 60
-    """Wait after a window's end before it is settled; homes use max(30 s, 2 × scrape interval) when 0."""
-    lateness_seconds: Annotated[int, Field(ge=0, le=86_400)] = 900
-    """After this, reserved lines are settled without the home's report; what was used enters a later claim."""
-    fee_ppm: Annotated[int, Field(ge=0, le=500_000)] = 0
 
 
 class ClusterQueueRef(Model):

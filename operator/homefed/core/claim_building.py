@@ -26,7 +26,9 @@ from homefed.api.claim_document import (
 )
 from homefed.api.errors import Refused
 from homefed.api.rate_card import Basis
+from homefed.core import held
 from homefed.core.claim_chain import REPORTS_PER_PART, Chain, Claim, Payee
+from homefed.core.held import Held
 from homefed.core.metering import METER_VERSION
 from homefed.core.rounding import split
 from homefed.core.windows import Window
@@ -62,6 +64,7 @@ def build(
     bodies = tuple(canonical.canonical(part.dump()) for part in parts)
     charged = sum(int(charge.charged) for charge in consumers)
     shares = split(charged, fee_ppm=payee.fee_ppm, held_ppm=payee.held_ppm)
+    released, held_back, held_until = _held(payee, chain, window, shares.held, phase)
     header = ClaimHeader(
         id=identity,
         federation=payee.federation,
@@ -78,9 +81,11 @@ def build(
         charged=str(shares.charged),
         paid=str(shares.paid),
         held=str(shares.held),
-        released="0",
+        released=str(released),
         fee=str(shares.fee),
         dust=str(shares.dust),
+        held_until=held_until,
+        held_back=list(held_back) or None,
         cumulative_paid=str(chain.cumulative_paid + (shares.paid if phase == "posted" else 0)),
         line_count=len(lines),
         parts=[hashlib.sha256(body).hexdigest() for body in bodies],
@@ -92,8 +97,22 @@ def build(
     return Claim(header, hashlib.sha256(document).hexdigest(), tuple(parts), bodies)
 
 
+def _held(payee: Payee, chain: Chain, window: Window, share: int, phase: Phase) -> tuple[int, Held, str | None]:
+    """What the claim releases, what is held of the chain then, and from when its own share is due."""
+    when = held.due_from(window.end, payee.hold_months) if share else None
+    if phase == "pending":
+        return 0, chain.held, when
+    released, stays = held.released(chain.held, window.end, payee.release)
+    return released, held.add(stays, when, share) if when is not None else stays, when
+
+
 def reversal(header: ClaimHeader, chain: Chain) -> Claim:
-    """The claim that takes back a posted one of the chain: the next revision of its window, equal amounts, no lines."""
+    """The claim that takes back a posted one of the chain: the next revision of its window, equal amounts, no lines.
+
+    What that one had released is due again at once. Refused (NotHeld) where what it held has been released since.
+    """
+    left = held.add(chain.held, header.held_until, -int(header.held)) if header.held_until is not None else chain.held
+    left = held.add(left, header.window_end, int(header.released))
     revision = header.revision + 1
     taken_back = header.model_copy(
         update={
@@ -111,6 +130,7 @@ def reversal(header: ClaimHeader, chain: Chain) -> Claim:
             "sequence": chain.sequence + 1,
             "previous_digest": chain.head,
             "cumulative_paid": str(chain.cumulative_paid - int(header.paid)),
+            "held_back": list(left) or None,
             "line_count": 0,
             "parts": [],
             "evidence_digest": "",

@@ -109,7 +109,7 @@ class Chain:
     def without(self, claim: Claim) -> Chain:
         """The chain once a claim of it is reversed or voided: its lines and reports are open again."""
         accounts = dict(self.accounts)
-        for line in claim.lines:
+        for line in reversed(claim.lines):  # two lines of one key: the first one opened
             before = accounts.get(_key(line))
             if before is not None:
                 newest = before.sequence == claim.header.sequence and line.reading is not None

@@ -20,6 +20,7 @@ from homefed.core.ledger import MAX_BALANCE, MICRO_CREDIT, PENDING, ChainHead, S
 from homefed.core.ledger_checks import (
     check_chain,
     check_chain_range,
+    check_held_back,
     check_parts,
     check_repeats,
     previous_revision,
@@ -115,6 +116,7 @@ class _Working:
             check_parts(header, self._parts.get(header.id, {}))
         head = self._chain(key)
         check_chain(header, head)
+        check_held_back(header, head)
         more = Sums() if header.phase == "pending" else -claim.sums if header.reverses else claim.sums
         check_chain_range("claim.charged", head, more)
         after = self._after(claim.transfers, "claim.charged")

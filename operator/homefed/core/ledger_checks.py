@@ -86,6 +86,20 @@ def check_chain(header: ClaimHeader, head: ChainHead | None) -> None:
         )
 
 
+def check_held_back(header: ClaimHeader, head: ChainHead | None) -> None:
+    """Whether what the claim says is held of its chain is what the ledger has held; not where it does not say."""
+    if header.held_back is None:
+        return
+    amounts = [int(share.amount) for share in header.held_back]
+    if not all(amounts) or not _ascending([share.due for share in header.held_back]):
+        raise Invalid("claim.heldBack: not sorted by due, or what is 0 is not left out", reason="NotSorted")
+    before = head.sums.held - head.sums.released if head else 0
+    own = 0 if header.phase == "pending" else int(header.held) - int(header.released)
+    after = before - own if header.reverses else before + own
+    if sum(amounts) != after:
+        raise Invalid(f"claim.heldBack: {sum(amounts)}, but {after} are held of this chain", reason="HeldBackDiffers")
+
+
 def check_chain_range(field: str, head: ChainHead | None, more: Sums) -> None:
     """Whether the chain's sums stay within what 64-bit stores can hold."""
     if (head.sums.charged if head else 0) + more.charged > MAX_BALANCE:
