@@ -1,21 +1,19 @@
-"""The meter's source against a real Prometheus, and against servers that answer what a home's may answer."""
+"""The meter's source against real Prometheus servers, of both major versions. What else a home's may answer:
+tests/contracts/prometheus."""
 
 from __future__ import annotations
 
-import threading
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from pathlib import Path
+from typing import Any
 
 import pytest
 
-from homefed.api.errors import Forbidden, HomefedError, Invalid, Refused, Transient
+from homefed.api.errors import Refused
 from homefed.core.metering import Guest, Settings, Span, measure
 from homefed.core.samples import intake
 from homefed.core.windows import Window
 from homefed.metering.prometheus import PrometheusConfig, PrometheusSource
-from testbed import ports
+from testbed import unpacked
 from testbed.binaries import Binaries
 from testbed.metrics import Made, prometheus
 
@@ -53,9 +51,11 @@ def world() -> list[Made]:
     ]
 
 
-@pytest.fixture(scope="module")
-def address(binaries: Binaries, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    with prometheus(binaries, tmp_path_factory.mktemp("prometheus"), world()) as url:
+@pytest.fixture(scope="module", params=["Prometheus 3", "Prometheus 2"])
+def address(request: Any, binaries: Binaries, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """Of both: they differ at the edges of a range, and Debian's is older than most homes' own."""
+    program = binaries.path("prometheus") if request.param == "Prometheus 3" else unpacked.program("prometheus2")
+    with prometheus(binaries, tmp_path_factory.mktemp("prometheus"), world(), program=program) as url:
         yield url
 
 
@@ -77,17 +77,6 @@ async def test_a_window_read_from_a_real_prometheus_is_the_truth(address: str) -
     assert found["network-transmit"] == 0
 
 
-async def test_the_number_of_queries_does_not_depend_on_the_number_of_pods(address: str) -> None:
-    source = PrometheusSource(PrometheusConfig(address))
-    asked: list[dict[str, str]] = []
-    post = source._post
-    source._post = lambda form: asked.append(dict(form)) or post(form)  # type: ignore[method-assign, func-returns-value]
-    await source.fetch(HOUR, at=HOUR.end + GRACE, offset_ms=0)
-    source.close()
-    assert len(asked) == 5
-    assert all(UID not in form["query"] for form in asked)
-
-
 async def test_an_hour_without_samples_is_an_empty_answer_and_no_error(address: str) -> None:
     source = PrometheusSource(PrometheusConfig(address))
     long_ago = Window(T0 - 7 * 86_400, T0 - 7 * 86_400 + 3600)
@@ -100,103 +89,3 @@ async def test_a_query_that_prometheus_refuses_is_told_in_its_own_words(address:
     with pytest.raises(Refused, match="parse error"):
         await source.fetch(HOUR, at=HOUR.end, offset_ms=0)
     source.close()
-
-
-@contextmanager
-def answering(status: int, body: str, headers: dict[str, str] | None = None) -> Iterator[tuple[str, list[str]]]:
-    """A server that answers every POST so; and the Authorization headers that it saw."""
-    seen: list[str] = []
-
-    class Handler(BaseHTTPRequestHandler):
-        def do_POST(self) -> None:
-            self.rfile.read(int(self.headers["Content-Length"]))
-            seen.append(self.headers.get("Authorization", ""))
-            self.send_response(status)
-            for name, value in (headers or {}).items():
-                self.send_header(name, value)
-            self.send_header("Content-Length", str(len(body.encode())))
-            self.end_headers()
-            self.wfile.write(body.encode())
-
-        def log_message(self, *_: object) -> None:
-            pass
-
-    with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
-        thread = threading.Thread(target=server.serve_forever, args=(0.02,))
-        thread.start()
-        yield f"http://127.0.0.1:{server.server_port}", seen
-        server.shutdown()
-        thread.join()
-
-
-def matrix(result: str, more: str = "") -> str:
-    return f'{{"status":"success"{more},"data":{{"resultType":"matrix","result":{result}}}}}'
-
-
-async def outcome(url: str, **options: object) -> object:
-    source = PrometheusSource(PrometheusConfig(url, **options))  # type: ignore[arg-type]
-    try:
-        return await source.fetch(HOUR, at=HOUR.end, offset_ms=0)
-    except HomefedError as error:
-        return error
-    finally:
-        source.close()
-
-
-@pytest.mark.parametrize(
-    ("status", "body", "kind", "reason"),
-    [
-        (200, matrix("[]", ',"warnings":["remote store: deadline exceeded"]'), Refused, "PartialAnswer"),
-        (200, "<html>login</html>", Invalid, "MalformedAnswer"),
-        (200, '{"status":"success","data":{"resultType":"vector","result":[]}}', Invalid, "MalformedAnswer"),
-        (200, matrix('[{"metric":{},"values":[["when","1"]]}]'), Invalid, "MalformedAnswer"),
-        (503, '{"status":"error","error":"TSDB not ready"}', Transient, "PrometheusDown"),
-        (429, "slow down", Transient, "PrometheusDown"),
-        (403, "no", Forbidden, "QueryRefused"),
-        (302, "", Refused, "QueryRefused"),
-    ],
-)
-async def test_what_is_no_whole_answer_is_refused_with_a_reason(
-    status: int, body: str, kind: type[HomefedError], reason: str
-) -> None:
-    with answering(status, body, {"Location": "http://127.0.0.1:9/"}) as (url, seen):
-        found = await outcome(url)
-    assert isinstance(found, kind)
-    assert found.reason == reason
-    assert len(seen) == 1
-
-
-async def test_the_servers_own_words_are_kept() -> None:
-    with answering(503, '{"status":"error","error":"TSDB not ready"}') as (url, _):
-        found = await outcome(url)
-    assert "TSDB not ready" in str(found)
-
-
-async def test_a_prometheus_that_is_down_is_waited_for() -> None:
-    (port,) = ports.reserve(1)
-    found = await outcome(f"http://127.0.0.1:{port}")
-    ports.release([port])
-    assert isinstance(found, Transient)
-    assert found.reason == "PrometheusDown"
-
-
-async def test_the_token_is_read_anew_for_every_query(tmp_path: Path) -> None:
-    token = tmp_path / "token"
-    token.write_text("first\n")
-    with answering(200, matrix("[]")) as (url, seen):
-        assert await outcome(url, token_file=token) == []
-        token.write_text("second\n")
-        assert await outcome(url, token_file=token) == []
-    assert set(seen[:5]) == {"Bearer first"}
-    assert set(seen[5:]) == {"Bearer second"}
-
-
-async def test_a_missing_token_file_is_named(tmp_path: Path) -> None:
-    found = await outcome("http://127.0.0.1:9", token_file=tmp_path / "gone")
-    assert isinstance(found, Refused)
-    assert "gone" in found.message
-
-
-def test_an_address_that_is_none_is_refused_at_once() -> None:
-    with pytest.raises(Invalid, match="must start with http"):
-        PrometheusSource(PrometheusConfig("prometheus:9090"))

@@ -1,18 +1,20 @@
-"""A real Prometheus over samples that were made up: blocks written by promtool, then served."""
+"""A real Prometheus over samples that were made up (blocks written by promtool, then served), or that it scrapes."""
 
 from __future__ import annotations
 
+import json
 import subprocess
-import urllib.error
-import urllib.request
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any, Final
 
 from testbed import ports
 from testbed.binaries import Binaries
 from testbed.process import Process
+
+READY: Final = "Server is ready to receive web requests"
 
 
 @dataclass(frozen=True)
@@ -44,28 +46,45 @@ def write_blocks(binaries: Binaries, folder: Path, series: Iterable[Made]) -> Pa
 
 
 @contextmanager
-def prometheus(binaries: Binaries, folder: Path, series: Iterable[Made]) -> Iterator[str]:
-    """Address of a Prometheus that has these series and scrapes nothing."""
+def prometheus(
+    binaries: Binaries, folder: Path, series: Iterable[Made], *, program: Path | None = None
+) -> Iterator[str]:
+    """Address of a Prometheus that has these series and scrapes nothing; `program`: another than the testbed's own."""
     data = write_blocks(binaries, folder, series)
-    config = folder / "prometheus.yaml"
-    config.write_text("global: {}\n")
+    with serve(program or binaries.path("prometheus"), folder, data=data) as url:
+        yield url
+
+
+@contextmanager
+def serve(
+    program: Path,
+    folder: Path,
+    config: Mapping[str, Any] | None = None,
+    *,
+    data: Path | None = None,
+    web: Mapping[str, Any] | None = None,
+) -> Iterator[str]:
+    """Address of a Prometheus with this configuration; `web` is its web configuration: TLS, users.
+
+    JSON is YAML, so that both are written as JSON."""
+    (folder / "prometheus.yaml").write_text(json.dumps(config or {"global": {}}))
+    (folder / "web.yaml").write_text(json.dumps(web or {}))
     (port,) = ports.reserve(1)
-    url = f"http://127.0.0.1:{port}"
-    argv: list[str | Path] = [binaries.path("prometheus"), f"--config.file={config}", f"--storage.tsdb.path={data}"]
-    argv += [f"--web.listen-address=127.0.0.1:{port}", "--storage.tsdb.retention.time=50y"]
-    process = Process("prometheus", argv, folder / "prometheus.log")
+    argv: list[str | Path] = [program, f"--config.file={folder / 'prometheus.yaml'}"]
+    argv += [f"--storage.tsdb.path={data or folder / 'data'}", f"--web.listen-address=127.0.0.1:{port}"]
+    argv += ["--storage.tsdb.retention.time=50y", f"--web.config.file={folder / 'web.yaml'}"]
+    log = folder / "prometheus.log"
+    before = _times_ready(log)
+    process = Process("prometheus", argv, log)
     try:
         process.start()
-        process.wait_until(lambda: _ready(url), 30.0)
-        yield url
+        process.wait_until(lambda: _times_ready(log) > before, 60.0)
+        yield f"{'https' if 'tls_server_config' in (web or {}) else 'http'}://127.0.0.1:{port}"
     finally:
         process.stop()
         ports.release([port])
 
 
-def _ready(url: str) -> bool:
-    try:
-        with urllib.request.urlopen(f"{url}/-/ready", timeout=2) as answer:  # noqa: S310 - our own loopback address
-            return bool(answer.status == 200)
-    except (urllib.error.URLError, OSError):
-        return False
+def _times_ready(log: Path) -> int:
+    """How often it has said so in a log that outlasts it: neither TLS nor users are in this way."""
+    return log.read_text(errors="replace").count(READY) if log.exists() else 0

@@ -4,6 +4,8 @@ As root on Debian or a relative of it the missing ones are installed; otherwise 
 error: control planes and simulated nodes need none of them, and the tier with real nodes fails by itself.
 
     python -m testbed.system        with PYTHONPATH=tests
+
+Programs of packages that must not be installed are unpacked into the cache: see `testbed.unpacked`.
 """
 
 import os
@@ -12,6 +14,7 @@ import subprocess
 import sys
 from collections.abc import Callable, Iterable, Sequence
 
+from testbed import unpacked
 from testbed.binaries import load_versions
 from testbed.errors import Unavailable
 
@@ -74,6 +77,10 @@ def main() -> int:
         ensure(wanted(), root=os.geteuid() == 0)
     except Unavailable as error:
         print(f"testbed: homes with real nodes cannot run here: {error}", file=sys.stderr)
+    try:
+        unpacked.all_programs()
+    except Unavailable as error:
+        print(f"testbed: {error}", file=sys.stderr)
     return 0
 
 

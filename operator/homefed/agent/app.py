@@ -68,7 +68,8 @@ class Config:
     context: str | None = None
     prometheus_url: str = ""
     prometheus_auth_dir: Path | None = None
-    """With files `token` and/or `ca.crt`."""
+    """Credentials as files: see `metering.access`."""
+    prometheus_timeout_seconds: int = 30
     scrape_interval_seconds: float = 15
     evidence_dir: Path = Path("/var/lib/homefed/evidence")
     ledger_url: str = ""
@@ -93,11 +94,6 @@ class Config:
                 reason="InvalidField",
             )
         pod_security(self.pod_security_version)
-
-    def prometheus_file(self, name: str) -> Path | None:
-        """One of the files of `prometheus_auth_dir`, where it is there."""
-        path = self.prometheus_auth_dir / name if self.prometheus_auth_dir is not None else None
-        return path if path is not None and path.is_file() else None
 
     def load(self) -> transport.Load:
         """How to reach the home's API server."""
@@ -269,11 +265,11 @@ class Agent:
         config = self.config
         if not config.prometheus_url:
             raise Invalid("prometheus.url is not set: nothing that guests use is metered", reason="NoPrometheus")
-        return PrometheusConfig(
-            url=config.prometheus_url,
-            token_file=config.prometheus_file("token"),
-            ca_file=config.prometheus_file("ca.crt"),
+        return PrometheusConfig.from_folder(
+            config.prometheus_url,
+            config.prometheus_auth_dir,
             namespace=config.guests_namespace,
+            timeout_seconds=config.prometheus_timeout_seconds,
         )
 
     def _signer(self) -> Keys:

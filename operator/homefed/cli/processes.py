@@ -56,6 +56,41 @@ def health_options(command: Callable[P, T]) -> Callable[P, T]:
     return command
 
 
+def prometheus_options(command: Callable[P, T]) -> Callable[P, T]:
+    """Of the agent, and of what looks at its meter: in the agent's pod the environment tells both."""
+    files = "Credentials: files token, or username and password; tls.crt and tls.key; ca.crt."
+    for option in (
+        click.option(
+            "--scrape-interval",
+            "scrape_interval_seconds",
+            type=Duration(),
+            default="15s",
+            show_default=True,
+            envvar="HOMEFED_SCRAPE_INTERVAL",
+        ),
+        click.option(
+            "--prometheus-timeout",
+            "prometheus_timeout_seconds",
+            type=Duration(),
+            default="30s",
+            show_default=True,
+            help="Of one query.",
+            envvar="HOMEFED_PROMETHEUS_TIMEOUT",
+        ),
+        click.option(
+            "--prometheus-auth-dir", type=FOLDER, default=None, help=files, envvar="HOMEFED_PROMETHEUS_AUTH_DIR"
+        ),
+        click.option(
+            "--prometheus-url",
+            default="",
+            help="Empty: nothing that was used can be paid.",
+            envvar="HOMEFED_PROMETHEUS_URL",
+        ),
+    ):
+        command = option(command)
+    return command
+
+
 def identity_option(command: Callable[P, T]) -> Callable[P, T]:
     """Who the process is in its Lease. A successor of the same identity goes on at once instead of waiting it out."""
     text = "Of this process in its Lease, never the same for two that run at once; in a cluster the pod's name."
@@ -95,9 +130,7 @@ def hub(log_level: str, log_format: str, release: str, **options: Any) -> None:
 @click.option("--namespace", default="homefed", show_default=True, help="Where the agent runs and Contributions are.")
 @click.option("--release", default="homefed", show_default=True, help="Prefix of our objects there.")
 @click.option("--guests-namespace", default=names.GUESTS_NAMESPACE, show_default=True)
-@click.option("--prometheus-url", default="", help="Empty: nothing that was used can be paid.")
-@click.option("--prometheus-auth-dir", type=FOLDER, default=None, help="With `token` and/or `ca.crt`.")
-@click.option("--scrape-interval", "scrape_interval_seconds", type=Duration(), default="15s", show_default=True)
+@prometheus_options
 @click.option("--evidence-dir", type=FOLDER, required=True, help="Raw samples of settled windows.")
 @click.option("--ledger-url", default="", help="Public address of the ledger; empty: this home is no witness.")
 @click.option("--ledger-ca", type=FILE, default=None)
