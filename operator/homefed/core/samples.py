@@ -69,24 +69,51 @@ def intake(raw: Iterable[RawSeries], guests: Collection[str], window: Window, *,
     """
     series = list(raw)
     starts = _starts(series)
-    found: dict[Identity, set[Sample]] = defaultdict(set)
+    found: dict[Identity, list[Sample]] = {}
+    merged: set[Identity] = set()
     rejected: dict[tuple[str, Metered], Counter[str]] = defaultdict(Counter)
     for one in series:
         identity = _identity(one)
         if identity is None or identity.guest_pod not in guests:
             continue
-        instance = one.labels.get("id", "")
-        for time, text in one.samples:
-            code, value = gate(text, identity.resource)
-            hub_time = time + offset_ms
-            if hub_time > now_ms:
-                code = FUTURE
-            if code is not None:
-                rejected[identity.guest_pod, identity.resource][code] += 1
-            elif window.start_ms < hub_time <= window.end_ms:
-                start = _start_at(starts.get((identity.guest_pod, instance), ()), time)
-                found[identity].add(Sample(hub_time, value, _cut(instance), start))
-    return Intake({identity: sorted(samples) for identity, samples in found.items()}, dict(rejected))
+        samples = _samples(one, identity, starts, window, offset_ms, now_ms, rejected)
+        if identity in found:
+            found[identity] += samples
+            merged.add(identity)
+        elif samples:
+            found[identity] = samples
+    for identity in merged:  # of several scrapers, or instances
+        found[identity] = list(set(found[identity]))
+    for samples in found.values():
+        samples.sort()
+    return Intake(found, dict(rejected))
+
+
+def _samples(
+    series: RawSeries,
+    identity: Identity,
+    starts: Mapping[tuple[str, str], Sequence[int]],
+    window: Window,
+    offset_ms: int,
+    now_ms: int,
+    rejected: Mapping[tuple[str, Metered], Counter[str]],
+) -> list[Sample]:
+    """Those of one series that lie in the window and pass the gates."""
+    resource = identity.resource
+    container_id = series.labels.get("id", "")
+    instance, own_starts = _cut(container_id), starts.get((identity.guest_pod, container_id), ())
+    earliest, latest = window.start_ms - offset_ms, window.end_ms - offset_ms
+    found = []
+    for time, text in series.samples:
+        if time + offset_ms > now_ms:
+            rejected[identity.guest_pod, resource][FUTURE] += 1
+        elif earliest < time <= latest:
+            code, value = gate(text, resource)
+            if code is None:
+                found.append(Sample(time + offset_ms, value, instance, _start_at(own_starts, time)))
+            else:
+                rejected[identity.guest_pod, resource][code] += 1
+    return found
 
 
 def gate(text: str, resource: Metered) -> tuple[str | None, int]:
@@ -121,7 +148,7 @@ def _starts(series: Iterable[RawSeries]) -> dict[tuple[str, str], list[int]]:
     for one in series:
         if one.metric == START:
             key = one.labels.get("pod", "").removeprefix(NODE_PREFIX), one.labels.get("id", "")
-            for _, text in one.samples:
+            for text in {text for _, text in one.samples}:
                 code, value = gate(text, "memory")
                 if code is None and value > 0:
                     found[key].add(value * 1000)

@@ -1,0 +1,175 @@
+"""What holds of the meter whatever a home does: windows add up, order is nothing, nobody is billed the impossible."""
+
+from __future__ import annotations
+
+import random
+from collections import Counter
+from dataclasses import dataclass, field
+from itertools import pairwise
+
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from homefed.api.report_document import Reading
+from homefed.core.metering import Guest, Measured, Settings, Span, measure
+from homefed.core.samples import RawSeries, intake
+from homefed.core.windows import Window
+
+UID = "11111111-2222-3333-4444-555555555555"
+T0 = 1_767_225_600
+HOUR = 3600
+MCORES, MEMORY = 500, 64 * 2**20
+
+FEW = settings(max_examples=100)
+
+
+@dataclass(frozen=True)
+class Move:
+    """What a container did up to its next sample: ms that passed, share of its limits that it used (ppm), whether it
+    was restarted at the beginning, and whether the sample was scraped, by whom, and how old what it answered was."""
+
+    ms: int
+    cpu_ppm: int
+    memory_ppm: int
+    restarts: bool
+    scraped: bool
+    replica: int
+    lags: bool
+
+
+moves = st.builds(
+    Move,
+    ms=st.integers(1, 90_000),
+    cpu_ppm=st.integers(0, 1_000_000),
+    memory_ppm=st.integers(0, 1_000_000),
+    restarts=st.sampled_from([False] * 7 + [True]),
+    scraped=st.sampled_from([True] * 4 + [False]),
+    replica=st.integers(0, 1),
+    lags=st.sampled_from([False] * 5 + [True]),
+)
+lives = st.lists(moves, min_size=1, max_size=36)
+tails = st.one_of(st.none(), st.integers(0, 120_000))
+cuts = st.lists(st.integers(1, HOUR - 1), max_size=6)
+
+
+@dataclass
+class World:
+    """A pod of one container that lives by its moves; `last`, ms after T0, of the last one. True use of each instance
+    when it was sampled last is in `read` (µcore·s)."""
+
+    last: int = 0
+    used: int = 0
+    read: dict[int, int] = field(default_factory=dict)
+    series: dict[tuple[str, int, int], list[tuple[int, str]]] = field(default_factory=dict)
+
+    def put(self, metric: str, instance: int, replica: int, value: str) -> None:
+        self.series.setdefault((metric, instance, replica), []).append((T0 * 1000 + self.last, value))
+
+    def raw(self) -> list[RawSeries]:
+        return [
+            RawSeries(
+                metric,  # type: ignore[arg-type]
+                {
+                    "pod": f"hf-{UID}",
+                    "container": "" if metric.startswith("network") else "app",
+                    "id": "/kubepods/sandbox" if metric.startswith("network") else f"/kubepods/{instance}",
+                    "prometheus_replica": str(replica),
+                },
+                samples,
+            )
+            for (metric, instance, replica), samples in self.series.items()
+        ]
+
+    def guest(self, tail: int | None) -> Guest:
+        life = Span(T0 * 1000, None if tail is None else T0 * 1000 + self.last + tail)
+        return Guest(UID, {"cpu": MCORES, "memory": MEMORY}, life, {"app": life})
+
+
+def world_of(life: list[Move]) -> World:
+    """At most 54 minutes of a life."""
+    world, instance, counter, told, began, received = World(), 0, 0, 0, T0 * 1000, 0
+    for move in life:
+        if move.restarts:
+            instance, counter, told = instance + 1, 0, 0
+            began = T0 * 1000 + world.last
+        world.last += move.ms
+        counter += MCORES * move.ms * move.cpu_ppm // 1_000_000
+        received += move.cpu_ppm
+        if not move.scraped:
+            continue
+        told = told if move.lags else counter
+        world.read[instance] = max(world.read.get(instance, 0), told)
+        world.put("cpu", instance, move.replica, f"{told / 1_000_000:.6f}")
+        world.put("memory", instance, move.replica, str(MEMORY * move.memory_ppm // 1_000_000))
+        world.put("network-receive", instance, move.replica, str(received))
+        world.put("start", instance, move.replica, f"{began // 1000}")
+    return world
+
+
+def run(raw: list[RawSeries], guest: Guest, window: Window, before: list[Reading]) -> Measured:
+    late = (T0 + 10**6) * 1000
+    return measure(window, [guest], intake(raw, {UID}, window, now_ms=late, offset_ms=0), before, Settings(30_000))
+
+
+def totals(raw: list[RawSeries], guest: Guest, *edges: int) -> Counter[str]:
+    """Amounts by resource over windows that meet at these seconds after T0."""
+    found, readings = Counter[str](), list[Reading]()
+    for begin, end in pairwise([0, *edges, HOUR]):
+        piece = run(raw, guest, Window(T0 + begin, T0 + end), readings)
+        found.update({one.resource: int(one.amount) for one in piece.lines})
+        readings = piece.readings
+    return found
+
+
+@given(lives, tails, cuts)
+@FEW
+def test_any_split_of_a_window_adds_up_to_the_whole(life: list[Move], tail: int | None, edges: list[int]) -> None:
+    world = world_of(life)
+    raw, guest = world.raw(), world.guest(tail)
+    assert totals(raw, guest, *sorted(set(edges))) == totals(raw, guest)
+
+
+@given(lives, tails, cuts, st.integers(0, 2**32))
+@FEW
+def test_the_order_of_arrival_changes_nothing(life: list[Move], tail: int | None, edges: list[int], seed: int) -> None:
+    rng = random.Random(seed)  # st.randoms() would draw each of its numbers, at ten times the cost
+    world = world_of(life)
+    raw, guest = world.raw(), world.guest(tail)
+    mixed = [RawSeries(one.metric, one.labels, rng.sample(list(one.samples), len(one.samples))) for one in raw]
+    rng.shuffle(mixed)
+    assert totals(mixed, guest, *sorted(set(edges))) == totals(raw, guest)
+
+
+@given(lives, tails, cuts)
+@FEW
+def test_no_window_is_negative_and_no_life_exceeds_its_limit(
+    life: list[Move], tail: int | None, edges: list[int]
+) -> None:
+    world = world_of(life)
+    raw, guest = world.raw(), world.guest(tail)
+    readings = list[Reading]()
+    closed = Counter[str]()
+    for begin, end in pairwise([0, *sorted(set(edges)), HOUR]):
+        piece = run(raw, guest, Window(T0 + begin, T0 + end), readings)
+        readings = piece.readings
+        assert all(int(one.amount) >= 0 for one in piece.lines)
+        closed.update({one.resource: int(one.amount) for one in piece.lines})
+    lived = min(world.last + (tail or 0), HOUR * 1000)
+    assert closed["cpu"] <= MCORES * lived
+    assert closed["memory"] * 1024 * 1000 <= MEMORY * (lived + 1000)  # start times are whole seconds
+
+
+@given(lives)
+@FEW
+def test_cpu_is_what_each_instance_read_at_last(life: list[Move]) -> None:
+    world = world_of(life)
+    assert totals(world.raw(), world.guest(None))["cpu"] == sum(world.read.values())
+
+
+@given(lives, tails)
+@FEW
+def test_a_second_scraper_of_the_same_changes_nothing(life: list[Move], tail: int | None) -> None:
+    world = world_of(life)
+    raw, guest = world.raw(), world.guest(tail)
+    again = [RawSeries(one.metric, {**one.labels, "prometheus_replica": "b"}, one.samples) for one in raw]
+    assert totals(raw + again, guest) == totals(raw, guest)
