@@ -7,7 +7,7 @@ export PYTHONDONTWRITEBYTECODE :=
 # Most tests wait. More workers than this are faster, and tell load from faults less well. `make test WORKERS=0`: one after another.
 WORKERS ?= 2
 
-.PHONY: help venv system testbed lint types imports crds crds-check unit test demo bench bench-ledger soak lock clean
+.PHONY: help venv system testbed lint types imports crds crds-check unit test demo bench bench-ledger bench-meter soak lock clean
 
 help: ## what can be made
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-12s %s\n", $$1, $$2}'
@@ -53,6 +53,9 @@ bench: testbed ## the figures, beside their goals; JSON to $$BENCH_JSON
 
 bench-ledger: testbed ## the ledger's figures; CLAIMS=1000000 for books of that size, PGLEDGER=path of its SQL
 	@$(PY) -m bench.ledger $(if $(CLAIMS),--claims $(CLAIMS)) $(if $(PGLEDGER),--pgledger $(PGLEDGER))
+
+bench-meter: testbed ## the meter's figures: truth table, metering and settling of a window; JSON to $$BENCH_JSON
+	@$(PY) -m bench.meter
 
 soak: testbed ## the ledger is killed 100 times under 32 clients while 100 000 claims flow
 	@$(PY) -m testbed.ledger_load

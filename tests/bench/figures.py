@@ -7,7 +7,7 @@ import os
 import platform
 import sys
 import time
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final
@@ -56,6 +56,7 @@ GOALS: Final = {
 class Results:
     """What one run found. `details` say how each figure came about; load is that of the machine, not of the run."""
 
+    goals: Mapping[str, Goal] = field(default_factory=lambda: GOALS)
     values: dict[str, float] = field(default_factory=dict)
     details: dict[str, Any] = field(default_factory=dict)
     load_before: Sequence[float] = field(default_factory=os.getloadavg)
@@ -63,19 +64,19 @@ class Results:
 
     def put(self, name: str, value: float, **details: Any) -> None:
         """Raises KeyError for a figure without a goal."""
-        assert GOALS[name]
+        assert self.goals[name]
         self.values[name] = round(value, 4)
         if details:
             self.details[name] = details
 
     def missed(self) -> list[str]:
-        return [name for name, value in self.values.items() if not GOALS[name].met_by(value)]
+        return [name for name, value in self.values.items() if not self.goals[name].met_by(value)]
 
-    def document(self, wanted: Iterable[str]) -> dict[str, Any]:
+    def document(self, wanted: Collection[str]) -> dict[str, Any]:
         """The figures by name, then how to read them."""
         return {
-            **{name: self.values.get(name) for name in GOALS if name in wanted},
-            "goals": {name: GOALS[name].text for name in GOALS if name in wanted},
+            **{name: self.values.get(name) for name in self.goals if name in wanted},
+            "goals": {name: self.goals[name].text for name in self.goals if name in wanted},
             "missed": self.missed(),
             "details": self.details,
             "machine": {
@@ -88,11 +89,12 @@ class Results:
         }
 
 
-def table(values: Mapping[str, float], wanted: Iterable[str]) -> str:
+def table(values: Mapping[str, float], wanted: Iterable[str], goals: Mapping[str, Goal] = GOALS) -> str:
     """Figures beside their goals, one line each."""
     rows = [("figure", "value", "goal", "", "what")]
-    for name in (name for name in GOALS if name in set(wanted)):
-        goal, value = GOALS[name], values.get(name)
+    chosen = set(wanted)
+    for name in (name for name in goals if name in chosen):
+        goal, value = goals[name], values.get(name)
         verdict = "not measured" if value is None else "met" if goal.met_by(value) else "MISSED"
         rows.append((name, "–" if value is None else f"{value:g}", goal.text, verdict, goal.what))
     widths = [max(len(row[column]) for row in rows) for column in range(4)]
