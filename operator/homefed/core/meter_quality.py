@@ -9,7 +9,7 @@ from typing import Final
 from homefed.core.meter_state import Meter, Tally
 from homefed.core.rounding import PPM
 from homefed.core.samples import Sample
-from homefed.core.windows import Window, span_ms
+from homefed.core.windows import Window
 
 COVERED: Final = 950_000
 
@@ -34,8 +34,10 @@ def cover(meter: Meter, samples: Sequence[Sample], window: Window) -> None:
         return
     edges = [max(begin - hold, min(meter.time, begin)) if meter.time else begin, *times, end]
     for earlier, later in pairwise(edges):
-        tally.gaps += int(later - earlier > hold)
-        tally.covered_ms += span_ms(earlier, min(later, earlier + hold), since_ms=begin, until_ms=end)
+        if later - earlier > hold:
+            tally.gaps += 1
+            later = earlier + hold
+        tally.covered_ms += max(0, later - max(earlier, begin))
 
 
 def coverage_ppm(tally: Tally) -> int:

@@ -96,7 +96,7 @@ class Meter:
             self._finish(end)
 
     def _is_refused(self, sample: Sample) -> bool:
-        began = self._began(sample.start) or self.born
+        began = sample.start + self.settings.offset_ms if sample.start else self.born
         return impossible(self.resource, sample.value, self.limit, sample.time - began)
 
     def _began(self, start: int) -> int | None:
@@ -105,18 +105,20 @@ class Meter:
 
     def _is_past(self, sample: Sample) -> bool:
         """A container that has been replaced is still answered for a while."""
-        return sample.instance != self.instance and 0 < sample.start < self.start
+        return 0 < sample.start < self.start and sample.instance != self.instance
 
     def _count(self, sample: Sample) -> None:
         """A counter's sample."""
-        if self._is_reset(sample):
+        gained = sample.value - self.value
+        if (sample.instance != self.instance or sample.start != self.start or self.time == 0) and self._is_reset(sample):
             self.tally.resets += int(self.time > 0)
             self.cumulative += sample.value
             self.value, self.start, self.ended = sample.value, sample.start, False
+        elif gained < 0:
+            self.tally.lagged += 1
         else:
-            self.tally.lagged += int(sample.value < self.value)
-            self.cumulative += max(0, sample.value - self.value)
-            self.value, self.start = max(self.value, sample.value), max(self.start, sample.start)
+            self.cumulative += gained
+            self.value, self.start = sample.value, max(self.start, sample.start)
         self.instance, self.time = sample.instance, max(self.time, sample.time)
 
     def _is_reset(self, sample: Sample) -> bool:
