@@ -14,7 +14,7 @@ from pydantic import Field
 
 from homefed.api.canonical import quoted
 from homefed.api.meta import Digest, Document, Name, Time, Uid
-from homefed.api.rate_card import Basis, Per
+from homefed.api.rate_card import PPM, Basis, FactorPpm, MachineClass, Per, PricePpm
 
 MAX_HEADER = 48_000
 MAX_CONSUMERS = 250
@@ -106,40 +106,62 @@ class ClaimHeader(Document):
 
 
 class Rate(Document):
+    """The price that was applied. What is left out is the usual: class standard, all of the card's price."""
+
+    machine_class: Annotated[MachineClass | None, Field(alias="class")] = None
     micro_credits: Annotated[int, Field(ge=0, le=10**15)]
     per: Per
+    price_ppm: PricePpm | None = None
+    """Millionths of the card's price that the owner asked when the guest was bound."""
+
+    @property
+    def price(self) -> int:
+        """`price_ppm`, or what it is when left out."""
+        return PPM if self.price_ppm is None else self.price_ppm
 
 
 class LineReading(Document):
     """How the used amount came about, from the home's report."""
 
-    open: Natural
     close: Natural
-    """Cumulative units since the pod's start at both ends of the window."""
-    samples: Annotated[int, Field(ge=0)]
+    """`open` and `close`: cumulative units since the pod's start at both ends of the window."""
+    estimated: Natural = "0"
     expected: Annotated[int, Field(ge=0)]
     gaps: Annotated[int, Field(ge=0)]
+    open: Natural
     resets: Annotated[int, Field(ge=0)]
-    estimated: Natural = "0"
+    samples: Annotated[int, Field(ge=0)]
 
 
 class Line(Document):
-    consumer: Account
-    guest_pod: Uid
-    resource: Annotated[str, Field(max_length=63)]
-    basis: Basis
-    unit: Unit
-    reported: Natural
-    """Of this window. Reserved lines: equal to bound."""
-    bound: Natural
-    """What the hub's own observation allows, cumulative less what was accepted before."""
     accepted: Natural
     accepted_before: Natural
-    """Cumulative units accepted by earlier claims of this pod, resource and basis."""
-    rate: Rate
+    """Cumulative units accepted by earlier lines of this pod, resource and basis."""
     amount: Natural
+    """⌊accepted × rate.microCredits × rate.pricePpm × factorPpm ÷ (units of rate.per × 10¹²)⌋."""
+    basis: Basis
+    bound: Natural
+    """What the hub's own observation allows, cumulative less what was accepted before."""
     codes: Annotated[list[Annotated[str, Field(max_length=32)]], Field(max_length=16)]
+    consumer: Account
+    factor_ppm: FactorPpm | None = None
+    """Of the time of day; left out where it is 1."""
+    gap: Natural | None = None
+    """Of used lines: what the home has reported since the pod's start and what is not accepted, by this line's end."""
+    guest_pod: Uid
+    rate: Rate
+    rate_card_digest: Digest | None = None
+    """Where it is not the header's: of a line for time before that card was in force, which was accepted late."""
     reading: LineReading | None = None
+    reported: Natural
+    """Of this window. Reserved lines: equal to bound."""
+    resource: Annotated[str, Field(max_length=63)]
+    unit: Unit
+
+    @property
+    def factor(self) -> int:
+        """`factor_ppm`, or what it is when left out."""
+        return PPM if self.factor_ppm is None else self.factor_ppm
 
 
 class ReportSignature(Document):

@@ -11,10 +11,10 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Final, NamedTuple
 
-from homefed.api.claim_document import ClaimHeader
+from homefed.api.claim_document import ClaimHeader, Unit
 from homefed.api.ledger_documents import Outcome
 from homefed.api.names import dust_account, fee_account, held_account
-from homefed.api.rate_card import Per
+from homefed.api.rate_card import PPM, Per
 from homefed.core.rounding import money
 
 MICRO_CREDIT: Final = "ucredit"
@@ -24,7 +24,7 @@ MAX_AMOUNT: Final = 2**60
 overflow."""
 MAX_BALANCE: Final = 2**62
 
-UNITS_OF: Final[Mapping[Per, tuple[str, int]]] = {
+UNITS_OF: Final[Mapping[Per, tuple[Unit, int]]] = {
     "core-hour": ("ucore.s", 3600 * 10**6),
     "GiB-hour": ("KiB.s", 3600 * 2**20),
     "GiB": ("byte", 2**30),
@@ -95,9 +95,9 @@ def usage_unit(basis: str, unit: str) -> str:
     return f"{basis}:{unit}"
 
 
-def line_amount(accepted: int, micro_credits: int, per: Per) -> int:
-    """⌊accepted × microCredits ÷ units of `per`⌋ in µcredit."""
-    return money(accepted, micro_credits, UNITS_OF[per][1])
+def line_amount(accepted: int, micro_credits: int, per: Per, price_ppm: int = PPM, factor_ppm: int = PPM) -> int:
+    """⌊accepted × microCredits × factors ÷ units of `per`⌋ in µcredit: the one place where a line is rounded."""
+    return money(accepted * price_ppm * factor_ppm, micro_credits, UNITS_OF[per][1] * (PPM * PPM))
 
 
 def sums_of(header: ClaimHeader) -> Sums:

@@ -196,6 +196,7 @@ def _check_line(line: Line, where: str) -> None:
         raise Invalid(f"{where}.unit: {line.unit} cannot be priced per {line.rate.per}", reason="WrongUnit")
     if int(line.accepted) > int(line.bound):
         raise Invalid(f"{where}.accepted: {line.accepted} is more than bound {line.bound}", reason="OverCapacity")
-    amount = line_amount(int(line.accepted), line.rate.micro_credits, line.rate.per)
+    rate = line.rate
+    amount = line_amount(int(line.accepted), rate.micro_credits, rate.per, rate.price, line.factor)
     if int(line.amount) != amount:
-        raise Invalid(f"{where}.amount: {line.amount}, but accepted × rate is {amount}", reason="WrongAmount")
+        raise Invalid(f"{where}.amount: {line.amount}, but accepted × rate × factors is {amount}", reason="WrongAmount")

@@ -3,26 +3,31 @@
 Everything is cumulative since the pod's start, and a claim takes what is new: accepted = min(R, B) − accepted before.
 Readings end at the last sample, not at the window's edge; a minimum per window would dock honest homes, and a report
 that comes late is made good by the next claim.
+
+The gap of a used line is what the home has reported since the pod's start and what is not accepted: 0 where both meters
+agree. It is cumulative too, so that a gap that time closes again is none.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final, NamedTuple
 
 from homefed.api import names, quantities
-from homefed.api.claim_document import Line, LineReading, Rate, Unit
-from homefed.api.rate_card import Basis, Price
+from homefed.api.claim_document import Line, LineReading, Unit
+from homefed.api.rate_card import PPM, Basis, Price, Terms
 from homefed.api.report_document import METERED, RECEIVE, TRANSMIT, UNITS, ReportLine
-from homefed.core.ledger import UNITS_OF
+from homefed.core.ledger import UNITS_OF, line_amount
 from homefed.core.metering import OVER_CAPACITY, over_capacity
+from homefed.core.rates import rate_of
 from homefed.core.readings import line_fault
-from homefed.core.rounding import money, quantity
+from homefed.core.rounding import quantity
 from homefed.core.windows import Window, millis, span_ms
 
 BYTES_PER_MS_OF_MBPS: Final = 125
 NETWORK: Final = (RECEIVE, TRANSMIT)
+STANDARD_TERMS: Final = Terms()
 
 BOUNDED: Final = "Bounded"
 """The home reported more than the hub's observation allows; the rest may be accepted later."""
@@ -64,6 +69,7 @@ class Observation:
     blind: tuple[tuple[int, int | None], ...] = ()
     settled: bool = False
     """It has ended and all of it is in receipted claims: later prices do not reach it."""
+    terms: Terms = STANDARD_TERMS
 
     def observed_ms(self, until: int) -> int:
         """Running time up to `until`, blind intervals included: what usage reported later can have happened in."""
@@ -95,6 +101,8 @@ class Usage:
     gaps: int
     resets: int
     estimated: int
+    opened: int = 0
+    """Cumulative units at which the oldest of these lines opens."""
 
 
 def observation(obj: Mapping[str, Any]) -> Observation:
@@ -110,6 +118,7 @@ def observation(obj: Mapping[str, Any]) -> Observation:
         ended=_optional(observed.get("endedAt")),
         blind=tuple((millis(one["start"]), _optional(one.get("end"))) for one in observed.get("intervals") or ()),
         settled=names.ANNOTATION_SETTLED in (obj["metadata"].get("annotations") or {}),
+        terms=Terms.model_validate(spec["terms"]) if spec.get("terms") else STANDARD_TERMS,
     )
 
 
@@ -127,6 +136,7 @@ def summarise(lines: Iterable[ReportLine]) -> Usage:
         gaps=sum(line.gaps for line in own),
         resets=sum(line.resets for line in own),
         estimated=sum(int(line.estimated) for line in own),
+        opened=int(own[0].open),
     )
 
 
@@ -150,16 +160,24 @@ def bound(guest: Observation, resource: str, until: int, max_bandwidth_mbps: int
     return units_of(resource, rate, guest.observed_ms(until))[1]
 
 
-def reserved_line(guest: Observation, price: Price, before: Account, window: Window, federation: str) -> Line | None:
-    """None where the pod requests none of the resource, nothing new is reserved, or the pod is settled."""
-    if guest.settled:
-        return None
+def reserved_units(guest: Observation, price: Price, before: Account, until: int) -> int:
+    """What is reserved up to `until` (ms) and in no claim yet, in units of the resource; 0 for a settled pod."""
     requested = guest.requests.get(price.resource, 0)
-    unit, cumulative = units_of(price.resource, requested, guest.reserved_ms(window.end_ms))
-    new = cumulative - before.accepted
-    if new <= 0 or unit != UNITS_OF[price.per][0]:
+    if guest.settled or not requested:
+        return 0
+    unit, cumulative = units_of(price.resource, requested, guest.reserved_ms(until))
+    return max(0, cumulative - before.accepted) if unit == UNITS_OF[price.per][0] else 0
+
+
+def reserved_line(
+    guest: Observation, price: Price, before: Account, window: Window, federation: str, *, factor_ppm: int = PPM
+) -> Line | None:
+    """`factor_ppm`: of the time of day. None where the pod requests none of the resource, nothing new is reserved, or
+    the pod is settled."""
+    new = reserved_units(guest, price, before, window.end_ms)
+    if not new:
         return None
-    return _line(guest, price, federation, unit, reported=new, bound=new, accepted=new, before=before.accepted)
+    return _line(guest, price, federation, factor_ppm, UNITS_OF[price.per][0], new, new, new, before.accepted)
 
 
 def used_line(
@@ -171,6 +189,7 @@ def used_line(
     *,
     max_bandwidth_mbps: int,
     federation: str,
+    factor_ppm: int = PPM,
 ) -> Line | None:
     """None where the resource is not metered, or there is nothing to say: no time reserved and nothing new reported."""
     if price.resource not in METERED or UNITS_OF[price.per][0] != UNITS[price.resource]:
@@ -190,8 +209,12 @@ def used_line(
         return None
     if close - before.accepted > allowed:
         codes.append(BOUNDED)
+    said = before.close if usage is None else int(usage.newest.close)
+    gap = max(0, said - before.accepted - accepted)
     unit = UNITS[price.resource]
-    return _line(guest, price, federation, unit, reported, allowed, accepted, before.accepted, codes, reading)
+    return _line(
+        guest, price, federation, factor_ppm, unit, reported, allowed, accepted, before.accepted, codes, reading, gap
+    )
 
 
 def _fault(guest: Observation, line: ReportLine, before: Account, window: Window) -> str | None:
@@ -223,26 +246,31 @@ def _line(
     guest: Observation,
     price: Price,
     federation: str,
+    factor_ppm: int,
     unit: Unit,
     reported: int,
     bound: int,
     accepted: int,
     before: int,
-    codes: Iterable[str] = (),
+    codes: Sequence[str] = (),
     reading: LineReading | None = None,
+    gap: int | None = None,
 ) -> Line:
+    price_ppm = guest.terms.price_ppm
     return Line(
-        consumer=names.consumer_account(federation, guest.namespace_uid),
-        guest_pod=guest.uid,
-        resource=price.resource,
-        basis=price.basis,
-        unit=unit,
-        reported=str(reported),
-        bound=str(bound),
         accepted=str(accepted),
         accepted_before=str(before),
-        rate=Rate(micro_credits=price.micro_credits, per=price.per),
-        amount=str(money(accepted, price.micro_credits, UNITS_OF[price.per][1])),
-        codes=sorted(set(codes))[:16],
+        amount=str(line_amount(accepted, price.micro_credits, price.per, price_ppm, factor_ppm)),
+        basis=price.basis,
+        bound=str(bound),
+        codes=sorted(set(codes))[:16] if codes else [],
+        consumer=names.consumer_account(federation, guest.namespace_uid),
+        factor_ppm=None if factor_ppm == PPM else factor_ppm,
+        gap=None if gap is None else str(gap),
+        guest_pod=guest.uid,
+        rate=rate_of(price, guest.terms.machine_class, price_ppm),
         reading=reading,
+        reported=str(reported),
+        resource=price.resource,
+        unit=unit,
     )

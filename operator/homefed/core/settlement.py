@@ -6,19 +6,19 @@ limit. Windows are settled in order: a claim continues the chain of the claims b
 
 from __future__ import annotations
 
-from collections import defaultdict
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Final
 
 from homefed.api.claim_document import Line, ReportSignature
-from homefed.api.rate_card import Price
-from homefed.api.report_document import ReportLine
+from homefed.api.rate_card import RateCard
 from homefed.api.scheduling_pool import SchedulingPoolSpec
 from homefed.core import windows
 from homefed.core.claim_chain import REPORTS_PER_PART, Chain
+from homefed.core.claim_lines import lines_of, owes_reserved
+from homefed.core.rates import in_force
 from homefed.core.readings import Report
-from homefed.core.rewards import Account, Key, Observation, Usage, reserved_line, summarise, used_line
+from homefed.core.rewards import Observation
 from homefed.core.windows import Window
 
 WAITING_FOR_DATA: Final = "WaitingForData"
@@ -50,6 +50,8 @@ class Settle:
     """The lateness limit passed without the home's report."""
     strangers: tuple[str, ...] = ()
     """Pods that the home reported and that the hub does not know as guests of this home and pool."""
+    card: RateCard | None = None
+    """In force for the window; its digest is pinned in the claim."""
 
 
 @dataclass(frozen=True)
@@ -96,14 +98,7 @@ def grace_of(inputs: Inputs) -> int:
 
 def owed(inputs: Inputs, guest: Observation, until: int) -> bool:
     """Whether something that was reserved up to `until` (seconds) is in no claim of the chain yet."""
-    window = Window(guest.bound // 1000, until)
-    prices = [price for price in inputs.pool.rate_card.prices if price.basis == "reserved"]
-    return any(_reserved(inputs, guest, price, window) is not None for price in prices)
-
-
-def _reserved(inputs: Inputs, guest: Observation, price: Price, window: Window) -> Line | None:
-    before = inputs.chain.accounts.get(Key(guest.uid, price.resource, price.basis), Account())
-    return reserved_line(guest, price, before, window, inputs.federation)
+    return owes_reserved(inputs.pool, inputs.chain.accounts, guest, until)
 
 
 def _candidates(inputs: Inputs, now: int) -> Iterator[Window]:
@@ -148,20 +143,14 @@ def _unused(inputs: Inputs) -> list[Report]:
 def settle_window(inputs: Inputs, window: Window, *, late: bool) -> Settle:
     """The claim of one window, whenever it is looked at. `late`: its report was not there in time."""
     reports = _quotable([report for report in _unused(inputs) if report.window.end <= window.end])
-    usage = usage_of(reports)
-    lines = [
-        line
-        for guest in sorted(inputs.guests, key=lambda one: one.uid)
-        if guest.bound < window.end_ms
-        for line in _lines(inputs, guest, usage, window)
-    ]
     known = {guest.uid for guest in inputs.guests}
     return Settle(
         window,
-        tuple(lines),
+        lines_of(inputs.federation, inputs.pool, inputs.chain.accounts, inputs.guests, reports, window),
         tuple(one for report in reports for one in report.signatures),
         late,
-        tuple(sorted({pod for pod, _ in usage if pod not in known})),
+        tuple(sorted({line.guest_pod for report in reports for line in report.lines} - known)),
+        in_force(inputs.pool, window.start),
     )
 
 
@@ -175,31 +164,3 @@ def _quotable(reports: Sequence[Report]) -> list[Report]:
             break
         found.append(report)
     return found
-
-
-def usage_of(reports: Iterable[Report]) -> dict[tuple[str, str], Usage]:
-    """(guest pod, resource) → what these reports, oldest first, say of it."""
-    found: dict[tuple[str, str], list[ReportLine]] = defaultdict(list)
-    for report in reports:
-        for line in report.lines:
-            found[line.guest_pod, line.resource].append(line)
-    return {key: summarise(lines) for key, lines in found.items()}
-
-
-def _lines(inputs: Inputs, guest: Observation, usage: dict[tuple[str, str], Usage], window: Window) -> Iterable[Line]:
-    for price in inputs.pool.rate_card.prices:
-        if price.basis == "reserved":
-            line = _reserved(inputs, guest, price, window)
-        else:
-            before = inputs.chain.accounts.get(Key(guest.uid, price.resource, price.basis), Account())
-            line = used_line(
-                guest,
-                price,
-                usage.get((guest.uid, price.resource)),
-                before,
-                window,
-                max_bandwidth_mbps=inputs.pool.max_bandwidth_mbps,
-                federation=inputs.federation,
-            )
-        if line is not None:
-            yield line

@@ -18,7 +18,7 @@ from homefed.api.canonical import canonical, parse
 from homefed.api.claim_document import MAX_HEADER, MAX_PART
 from homefed.api.errors import Invalid
 from homefed.api.ledger_documents import MAX_LEAF
-from homefed.api.scheduling_pool import Per
+from homefed.api.rate_card import Per
 from homefed.core import ledger_reading
 from homefed.core.ledger import MICRO_CREDIT, UNITS_OF, line_amount
 from homefed.core.ledger_reading import CheckedClaim, Kind, Submission, envelope_of, read_header, read_part
