@@ -129,14 +129,41 @@ def test_client_certificates_need_tls(binaries: Binaries) -> None:
         render(binaries, values_of("hub", ledger={"tls": {"clientCaSecret": "clients"}}))
 
 
-def test_a_prometheus_of_ones_own_is_used_with_its_token(binaries: Binaries) -> None:
+def test_a_prometheus_of_ones_own_is_used_with_its_credentials(binaries: Binaries) -> None:
+    """The address is told by the environment, so that `homefed doctor meter` in the same pod knows it too."""
     objects = render(binaries, VARIANTS["home, own Prometheus"])
     assert "prometheus" not in pod_templates(objects)
     args = args_of(objects, "agent")
-    assert "--prometheus-url=https://prometheus.example.org" in args
-    assert "--prometheus-auth-dir=/etc/homefed/prometheus" in args
+    assert "--prometheus-url=$(HOMEFED_PROMETHEUS_URL)" in args
+    assert "--prometheus-auth-dir=$(HOMEFED_PROMETHEUS_AUTH_DIR)" in args
+    told = environment(objects)
+    assert told["HOMEFED_PROMETHEUS_URL"] == "https://prometheus.example.org"
+    assert told["HOMEFED_PROMETHEUS_AUTH_DIR"] == "/etc/homefed/prometheus"
+    assert prometheus_secret(objects) == {"secretName": "prometheus-token", "defaultMode": 0o440}
+
+
+def environment(objects: list[Object]) -> dict[str, str]:
+    container = pod_templates(objects)["agent"]["spec"]["containers"][0]
+    return {entry["name"]: entry["value"] for entry in container["env"] if "value" in entry}
+
+
+def prometheus_secret(objects: list[Object]) -> Any:
     volumes = {volume["name"]: volume for volume in pod_templates(objects)["agent"]["spec"]["volumes"]}
-    assert volumes["prometheus-auth"]["secret"] == {"secretName": "prometheus-token"}
+    return volumes["prometheus-auth"]["secret"]
+
+
+def test_only_the_keys_that_are_named_are_mounted(binaries: Binaries) -> None:
+    own = {"url": "https://prometheus.example.org", "existingSecret": "shared", "secretKeys": ["tls.crt", "tls.key"]}
+    secret = prometheus_secret(render(binaries, values_of("home", prometheus=own)))
+    assert secret["items"] == [{"key": "tls.crt", "path": "tls.crt"}, {"key": "tls.key", "path": "tls.key"}]
+
+
+def test_the_charts_own_prometheus_needs_no_credentials(binaries: Binaries) -> None:
+    objects = render(binaries, values_of("home"))
+    told = environment(objects)
+    assert told["HOMEFED_PROMETHEUS_URL"] == "http://homefed-prometheus.homefed.svc:9090"
+    assert "HOMEFED_PROMETHEUS_AUTH_DIR" not in told
+    assert not [argument for argument in args_of(objects, "agent") if "auth-dir" in argument]
 
 
 def test_a_home_that_is_told_of_the_ledger_witnesses_it_with_its_key_and_ca(binaries: Binaries) -> None:
@@ -212,7 +239,7 @@ def test_the_scrape_configuration_takes_guests_only_and_is_accepted_by_promtool(
     text = config["data"]["prometheus.yml"]
     file.write_text(text.replace("/var/run/secrets/kubernetes.io/serviceaccount/token", str(file)))
     subprocess.run(
-        [str(binaries.path("promtool")), "check", "config", str(file)], check=True, capture_output=True, timeout=30
+        [str(binaries.path("promtool")), "check", "config", str(file)], check=True, capture_output=True, timeout=120
     )
     jobs = {job["job_name"]: job for job in yaml.safe_load(text)["scrape_configs"]}
     assert {job["metrics_path"] for job in jobs.values()} == {"/metrics/cadvisor", "/metrics/resource"}
@@ -227,7 +254,7 @@ def test_a_scrape_never_outlasts_its_interval(binaries: Binaries, interval: str,
     file = tmp_path / "prometheus.yml"
     file.write_text(config["data"]["prometheus.yml"].replace("/var/run/secrets/kubernetes.io/serviceaccount", "/etc"))
     command = [str(binaries.path("promtool")), "check", "config", "--syntax-only", str(file)]
-    subprocess.run(command, check=True, capture_output=True, timeout=30)
+    subprocess.run(command, check=True, capture_output=True, timeout=120)
 
 
 # --- CRDs
@@ -299,6 +326,8 @@ WRONG: dict[str, Values] = {
     "podCidrs": {"home": {"guests": {"podCidrs": ["10.42.0.0"]}}},
     "priority": {"home": {"guests": {"priority": 10}}},
     "scrapeInterval": {"prometheus": {"scrapeInterval": "15"}},
+    "queryTimeout": {"prometheus": {"queryTimeout": "soon"}},
+    "secretKeys": {"prometheus": {"secretKeys": ["bearer"]}},
     "size": {"ledger": {"persistence": {"size": "1GB"}}},
     "linesRetention": {"ledger": {"linesRetention": "a year"}},
     "postgresql": {"ledger": {"postgresql": {"url": "postgresql://ledger:secret@db/ledger"}}},
@@ -324,7 +353,7 @@ def test_a_wrong_value_is_refused_naming_the_field(binaries: Binaries, field: st
 def test_the_kind_configuration_is_one_that_kind_accepts(binaries: Binaries) -> None:
     text = (ROOT / "kind-config.yaml").read_text()
     program = str(binaries.path("kind-config-check"))
-    done = subprocess.run([program], input=text, capture_output=True, text=True, timeout=30, check=False)
+    done = subprocess.run([program], input=text, capture_output=True, text=True, timeout=120, check=False)
     assert done.returncode == 0, done.stderr
 
 

@@ -11,6 +11,7 @@ import asyncio
 import json
 import re
 import time
+import zlib
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Final
@@ -18,6 +19,7 @@ from typing import Any, Final
 import requests
 from prometheus_api_client import PrometheusConnect
 from tenacity import AsyncRetrying, RetryCallState, retry_if_exception_type, stop_after_attempt, wait_random_exponential
+from urllib3.exceptions import HTTPError
 from urllib3.util.retry import Retry
 
 from homefed.api.errors import Forbidden, HomefedError, Invalid, Refused, Transient, Unauthorised
@@ -98,7 +100,7 @@ class Connection:
                 url,
                 params=arguments if method == "GET" else None,
                 data=arguments if method == "POST" else None,
-                headers={"Accept": "application/json", **self._config.authorization()},
+                headers={"Accept-Encoding": "gzip", **self._config.authorization()},
                 timeout=(min(CONNECT_SECONDS, self._config.timeout_seconds), self._config.timeout_seconds),
                 allow_redirects=False,
                 stream=True,
@@ -106,7 +108,7 @@ class Connection:
                 body = self._bounded(response, ends)
         except requests.exceptions.SSLError as error:
             raise _tls_failure(url, error) from error
-        except requests.exceptions.RequestException as error:
+        except (requests.exceptions.RequestException, HTTPError, zlib.error) as error:
             if _is_alert(error):
                 raise _tls_failure(url, error) from error
             raise Transient(f"Prometheus at {url} does not answer: {error}", reason="PrometheusDown") from error
@@ -117,9 +119,13 @@ class Connection:
         return _object(body)
 
     def _bounded(self, response: requests.Response, ends: float) -> bytes:
+        """The body, decompressed here, so that a small answer cannot become a large one before anybody looks."""
+        compressed = response.headers.get("Content-Encoding") == "gzip"
+        unpack = zlib.decompressobj(zlib.MAX_WBITS | 16) if compressed else None
         body = bytearray()
-        for chunk in response.iter_content(_CHUNK):
-            body += chunk
+        for chunk in response.raw.stream(_CHUNK, decode_content=False):
+            self.traffic.transferred += len(chunk)
+            body += unpack.decompress(chunk, MAX_ANSWER_BYTES + 1 - len(body)) if unpack is not None else chunk
             if len(body) > MAX_ANSWER_BYTES:
                 raise Refused(
                     f"Prometheus answered more than {MAX_ANSWER_BYTES} bytes to one query", reason="AnswerTooLarge"
@@ -127,7 +133,8 @@ class Connection:
             if time.monotonic() > ends:
                 seconds = self._config.timeout_seconds
                 raise Transient(f"Prometheus took more than {seconds:g} s to answer", reason="PrometheusDown")
-        self.traffic.transferred += response.raw.tell()
+        if unpack is not None and not unpack.eof:
+            raise Transient("Prometheus' answer ends early", reason="PrometheusDown")
         self.traffic.decoded += len(body)
         return bytes(body)
 
@@ -158,7 +165,13 @@ def _is_alert(error: Exception) -> bool:
 def _tls_failure(url: str, error: Exception) -> Refused:
     if _is_alert(error):
         return Refused(
-            f"Prometheus at {url}: client certificate not accepted: {error}", reason="ClientCertificateRefused"
+            f"Prometheus at {url}: client certificate (tls.crt, tls.key) missing or not accepted: {error}",
+            reason="ClientCertificateRefused",
+        )
+    if "EOF" in str(error):
+        return Refused(
+            f"Prometheus at {url} ended the TLS connection: does it want a client certificate? {error}",
+            reason="ClientCertificateRefused",
         )
     return Refused(f"Prometheus at {url}: certificate not trusted: {error}", reason="UntrustedCertificate")
 
