@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Final
 
 from homefed.api import quantities
@@ -45,11 +46,11 @@ class Settings:
     scrape_ms: int
     offset_ms: int = 0
 
-    @property
+    @cached_property
     def interval_ms(self) -> int:
         """Between two samples, as expected: the scrape's interval, or the kubelet's where that is longer."""
         return max(self.scrape_ms, KUBELET_MS)
 
-    @property
+    @cached_property
     def hold_ms(self) -> int:
         return 2 * self.interval_ms

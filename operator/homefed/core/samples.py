@@ -103,6 +103,7 @@ def _samples(
     container_id = series.labels.get("id", "")
     instance, own_starts = _cut(container_id), starts.get((identity.guest_pod, container_id), ())
     earliest, latest = window.start_ms - offset_ms, window.end_ms - offset_ms
+    only = own_starts[0] if len(own_starts) == 1 and own_starts[0] <= earliest else None
     found = []
     for time, text in series.samples:
         if time + offset_ms > now_ms:
@@ -110,7 +111,8 @@ def _samples(
         elif earliest < time <= latest:
             code, value = gate(text, resource)
             if code is None:
-                found.append(Sample(time + offset_ms, value, instance, _start_at(own_starts, time)))
+                start = _start_at(own_starts, time) if only is None else only
+                found.append(Sample(time + offset_ms, value, instance, start))
             else:
                 rejected[identity.guest_pod, resource][code] += 1
     return found
