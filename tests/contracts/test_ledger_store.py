@@ -13,14 +13,14 @@ from pathlib import Path
 
 import pytest
 
-from homefed.api.errors import Refused
+from homefed.api.errors import NotFound, Refused
 from homefed.core.ledger import MICRO_CREDIT, PENDING, ChainHead, Sums, Transfer
 from homefed.core.ledger_batch import PART_SECONDS
 from homefed.core.ledger_reading import CheckedClaim, Submission
 from homefed.core.ledger_state import Decision, FloorHead, NewLeaf, PartHeld
 from homefed.core.merkle import Frontier, leaf_hash
 from homefed.core.tlog_proof import verify
-from homefed.ledger.store import Contradiction
+from homefed.ledger.store import Contradiction, Reader, StoredLeaf
 from testbed.books import NOW, Books, Place, PostgresPlace, SqlitePlace, items, opened, parts, submission
 from testbed.claims import FEDERATION, POOL, ZERO_DIGEST, Chain, SignedClaim, floor, resolution
 from testbed.postgres import Postgres
@@ -399,9 +399,27 @@ async def test_readers_see_one_committed_state_and_do_not_wait_for_the_writer(bo
     assert await asyncio.to_thread(inside.wait, 30)
     async with books.store.reading() as early:
         assert await early.size() == 0
-        await asyncio.wait_for(read(), 30)
+        await asyncio.wait_for(read(), 120)
         go_on.set()
         await writing
         assert await early.size() == 0, "a reader's view does not move"
     await read()
     assert seen == [False, True]
+
+
+async def test_a_readers_work_is_of_one_view_and_fails_as_it_does(books: Books) -> None:
+    claim = Chain().make()
+    await books.post(claim)
+
+    async def both(reader: Reader) -> tuple[int, StoredLeaf | None]:
+        return await reader.size(), await reader.leaf(claim.id)
+
+    async def failing(reader: Reader) -> int:
+        raise NotFound(f"not in {await reader.size()} leaves")
+
+    size, leaf = await books.store.read(both)
+    assert (size, leaf and leaf.id) == (1, claim.id)
+    for _ in range(10):  # more often than there are readers
+        with pytest.raises(NotFound, match="not in 1 leaves"):
+            await books.store.read(failing)
+    assert await books.store.read(both) == (size, leaf)

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Sequence
-from contextlib import asynccontextmanager
+from collections.abc import Callable, Coroutine, Sequence
 from dataclasses import dataclass, field
+from typing import Any, TypeVar
 
 from homefed.core.merkle import leaf_hash
 from homefed.core.tlog_tiles import MAX_LEVEL, Tile, in_level, level_tiles
 from homefed.ledger.log import Grown, Log
+
+T = TypeVar("T")
 
 
 @dataclass
@@ -42,9 +44,8 @@ class MemoryLog:
         levels = {level: list(hashes) for level, hashes in self.levels.items()}
         return MemoryLog(list(self.leaves), list(self.hashes), levels, dict(self.checkpoints))
 
-    @asynccontextmanager
-    async def reading(self) -> AsyncIterator[MemoryLog]:
-        yield self
+    async def read(self, work: Callable[[MemoryLog], Coroutine[Any, Any, T]]) -> T:
+        return await work(self)
 
     async def add_cosignature(self, size: int, name: str, line: str, time: int) -> bool:
         known = self.lines.setdefault(size, {})

@@ -107,8 +107,7 @@ class Intake:
         return Accepted(answer, written.receipt)
 
     async def _old_receipt(self, identity: str) -> str:
-        async with self._store.reading() as reader:
-            return await receipt_of(self._log, reader, identity)
+        return await self._store.read(lambda reader: receipt_of(self._log, reader, identity))
 
 
 async def receipt_of(log: Log, reader: Reader, identity: str) -> str:

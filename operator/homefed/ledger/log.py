@@ -10,6 +10,7 @@ Nothing signed leaves the process before `publish`: what is committed and not pu
 from __future__ import annotations
 
 import os
+import threading
 from collections import OrderedDict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -119,7 +120,7 @@ class Grown:
 
 
 class Log:
-    """One ledger's log. `grow` and `publish` are the writer's; reading is everybody's."""
+    """One ledger's log. `grow` and `publish` are the writer's; reading is everybody's, from any thread."""
 
     def __init__(self, origin: str, key: Ed25519PrivateKey, frontier: Frontier, mark: HighWaterMark) -> None:
         """For `open`, which checks what it is given."""
@@ -128,6 +129,7 @@ class Log:
         self._mark = mark
         self._tiles = _Tiles()
         self._nodes: OrderedDict[Node, bytes] = OrderedDict()
+        self._remembering = threading.Lock()
         self.origin = origin
         self.vkey: VerifierKey = verifier_key(origin, key)
         self.published: Head = self._sign(frontier)
@@ -202,7 +204,7 @@ class Log:
 
     async def _prove(self, reader: TreeReader, proof: Sequence[Fold], size: int) -> list[bytes]:
         wanted = {node for nodes in proof for node in nodes}
-        found = {node: self._nodes[node] for node in wanted if node in self._nodes}
+        found = {node: hashed for node in wanted if (hashed := self._nodes.get(node)) is not None}
         missing = tuple(wanted - found.keys())
         tiles = tlog_tiles.tiles_of([missing], size)
         hash_of = Hashes(size, {tile: await self._tiles.read(reader, tile, self.published.size) for tile in tiles})
@@ -211,9 +213,10 @@ class Log:
         return hashes_of(proof, found.__getitem__)
 
     def _remember(self, nodes: Mapping[Node, bytes]) -> None:
-        self._nodes |= nodes
-        while len(self._nodes) > CACHED_NODES:
-            self._nodes.popitem(last=False)
+        with self._remembering:
+            self._nodes |= nodes
+            while len(self._nodes) > CACHED_NODES:
+                self._nodes.popitem(last=False)
 
     def _sign(self, frontier: Frontier) -> Head:
         checkpoint = Checkpoint(self.origin, frontier.size, frontier.root())
@@ -226,21 +229,27 @@ class _Tiles:
 
     def __init__(self) -> None:
         self._kept: OrderedDict[Tile, bytes] = OrderedDict()
+        self._keeping = threading.Lock()
 
     async def read(self, reader: TreeReader, tile: Tile, published: int) -> bytes:
         if tile.level == 0:
             return await read_tile(reader, tile)
         width = min(TILE_WIDTH, tlog_tiles.in_level(published, tile.level) - tile.start)
         whole = Tile(tile.level, tile.number, width)
-        if whole not in self._kept:
+        data = self._kept.get(whole)
+        if data is None:
             data = await read_tile(reader, whole)
             if len(data) < width * HASH_SIZE:  # the view is older than what is published
                 return data[: tile.width * HASH_SIZE]
-            self._kept[whole] = data
-        self._kept.move_to_end(whole)
-        while len(self._kept) > CACHED_TILES:
-            self._kept.popitem(last=False)
-        return self._kept[whole][: tile.width * HASH_SIZE]
+        self._keep(whole, data)
+        return data[: tile.width * HASH_SIZE]
+
+    def _keep(self, tile: Tile, data: bytes) -> None:
+        with self._keeping:
+            self._kept[tile] = data
+            self._kept.move_to_end(tile)
+            while len(self._kept) > CACHED_TILES:
+                self._kept.popitem(last=False)
 
 
 async def read_tile(reader: TreeReader, tile: Tile) -> bytes:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import AsyncIterator, Callable, Iterator, Sequence
+from collections.abc import AsyncIterator, Callable, Coroutine, Iterator, Sequence
 from contextlib import asynccontextmanager, contextmanager
 from typing import Any, Final, TypeVar
 
@@ -96,6 +96,10 @@ class PostgresStore:
                 connection.transaction(isolation="repeatable_read", readonly=True),
             ):
                 yield _PostgresReader(connection)
+
+    async def read(self, work: Callable[[Reader], Coroutine[Any, Any, T]]) -> T:
+        async with self.reading() as reader:
+            return await work(reader)
 
     async def add_cosignature(self, size: int, name: str, line: str, time: int) -> bool:
         sql = "INSERT INTO cosignatures VALUES ($1, $2, $3, $4) ON CONFLICT DO NOTHING RETURNING true"

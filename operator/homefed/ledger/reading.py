@@ -10,19 +10,18 @@ from __future__ import annotations
 import asyncio
 import logging
 import os
-import pickle
-import struct
 import sys
 from collections import deque
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Final, Protocol
+from typing import Final, NamedTuple, Protocol
 
 from homefed.api.errors import HomefedError, Transient
 from homefed.core.ledger_reading import Keys, Kind, PartSubmission, read_part, read_submission
 from homefed.core.ledger_state import Item
+from homefed.ledger.frames import LENGTH, framed, unframed
 from homefed.ledger.keys import HubKeys
 from homefed.ledger.store import StoreFailed
 
@@ -35,12 +34,10 @@ RESTART_SECONDS: Final = 1.0
 WORKER: Final = "homefed.ledger.reading_worker"
 SMALL: Final = 8192
 """Bytes: without workers, smaller bodies are read at once, larger ones in a thread."""
-LENGTH: Final = struct.Struct(">I")
 _log = logging.getLogger(__name__)
 
 
-@dataclass(frozen=True, slots=True)
-class Document:
+class Document(NamedTuple):
     """A body that was sent to be kept under an id."""
 
     kind: Kind
@@ -48,8 +45,7 @@ class Document:
     body: bytes
 
 
-@dataclass(frozen=True, slots=True)
-class Part:
+class Part(NamedTuple):
     """A body that was sent as lines part `number` of a claim."""
 
     claim: str
@@ -126,7 +122,7 @@ class Workers:
         sending = asyncio.create_task(self._send(target, given, room))
         try:
             while answer := await _receive(source):
-                found: list[Found] = pickle.loads(answer)  # noqa: S301 - written by our own process
+                found: list[Found] = unframed(answer)
                 for waiting, one in zip(given.popleft(), found, strict=True):
                     if not waiting.found.done():
                         waiting.found.set_result(one)
@@ -208,8 +204,3 @@ async def _receive(stream: asyncio.StreamReader) -> bytes:
         return await stream.readexactly(length)
     except asyncio.IncompleteReadError:
         return b""
-
-
-def framed(value: object) -> bytes:
-    payload = pickle.dumps(value, pickle.HIGHEST_PROTOCOL)
-    return LENGTH.pack(len(payload)) + payload

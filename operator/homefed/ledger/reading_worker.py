@@ -2,20 +2,20 @@
 
 from __future__ import annotations
 
-import pickle
 import signal
 import sys
 from pathlib import Path
 from typing import BinaryIO
 
+from homefed.ledger.frames import LENGTH, framed, unframed
 from homefed.ledger.keys import HubKeys
-from homefed.ledger.reading import LENGTH, Sent, framed, read_one
+from homefed.ledger.reading import Sent, read_one
 
 
 def work(federation: str, keys: HubKeys, source: BinaryIO, target: BinaryIO) -> None:
     """Frames from `source`, answers to `target`, until there are no more."""
     while len(head := source.read(LENGTH.size)) == LENGTH.size:
-        sent: list[Sent] = pickle.loads(source.read(LENGTH.unpack(head)[0]))  # noqa: S301 - written by the ledger itself
+        sent: list[Sent] = unframed(source.read(LENGTH.unpack(head)[0]))
         target.write(framed([read_one(one, federation, keys.for_keyid) for one in sent]))
         target.flush()
 

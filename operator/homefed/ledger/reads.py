@@ -55,44 +55,39 @@ class Reads:
 
     async def list_accounts(self, exchange: Exchange) -> web.Response:
         prefix, after = exchange.texts.get("prefix", ""), exchange.texts.get("after", "")
-        async with self.store.reading() as reader:
-            return answer(await queries.accounts(reader, prefix, after, _limit(exchange)))
+        limit = _limit(exchange)
+        return answer(await self.store.read(lambda reader: queries.accounts(reader, prefix, after, limit)))
 
     async def get_balance(self, exchange: Exchange) -> web.Response:
-        async with self.store.reading() as reader:
-            return answer(await queries.balance(reader, exchange.texts["account"]))
+        return answer(await self.store.read(lambda reader: queries.balance(reader, exchange.texts["account"])))
 
     async def get_statement(self, exchange: Exchange) -> web.Response:
         account = exchange.texts["account"]
         (await self._seen(exchange)).require(account)
-        before = exchange.numbers.get("before", _EVERYTHING)
-        async with self.store.reading() as reader:
-            return answer(await queries.statement(reader, account, before, _limit(exchange)))
+        before, limit = exchange.numbers.get("before", _EVERYTHING), _limit(exchange)
+        return answer(await self.store.read(lambda reader: queries.statement(reader, account, before, limit)))
 
     async def get_chain(self, exchange: Exchange) -> web.Response:
         pool, account = exchange.texts["pool"], exchange.texts["account"]
-        async with self.store.reading() as reader:
-            place = await queries.chain(reader, pool, account, exchange.numbers.get("sequence"))
+        sequence = exchange.numbers.get("sequence")
+        place = await self.store.read(lambda reader: queries.chain(reader, pool, account, sequence))
         return answer(found(place, f"claim of {account} in pool {pool} at that place"))
 
     async def get_totals(self, _: Exchange) -> web.Response:
-        async with self.store.reading() as reader:
-            return answer(await queries.totals(reader))
+        return answer(await self.store.read(queries.totals))
 
     async def get_inclusion(self, exchange: Exchange) -> web.Response:
         leaf, size = exchange.numbers["leaf"], self._size(exchange, "size")
         if leaf >= size:
             raise Invalid(f"leaf: {leaf}, but a tree of {size} leaves was asked about", reason="InvalidQuery")
-        async with self.store.reading() as reader:
-            hashes = await self.log.inclusion(reader, leaf, size)
+        hashes = await self.store.read(lambda reader: self.log.inclusion(reader, leaf, size))
         return answer(answers.InclusionProof(leaf_index=leaf, tree_size=size, hashes=_texts(hashes)))
 
     async def get_consistency(self, exchange: Exchange) -> web.Response:
         first, second = exchange.numbers["first"], self._size(exchange, "second")
         if first > second:
             raise Invalid(f"first: {first}, more than the {second} leaves of the second tree", reason="InvalidQuery")
-        async with self.store.reading() as reader:
-            hashes = await self.log.consistency(reader, first, second)
+        hashes = await self.store.read(lambda reader: self.log.consistency(reader, first, second))
         return answer(answers.ConsistencyProof(first=first, second=second, hashes=_texts(hashes)))
 
     async def get_key(self, _: Exchange) -> web.Response:
@@ -103,8 +98,7 @@ class Reads:
 
     async def _leaf(self, exchange: Exchange, kind: answers.LeafKind) -> web.Response:
         identity = exchange.texts[kind]
-        async with self.store.reading() as reader:
-            stored = await queries.leaf(reader, self.log, kind, identity)
+        stored = await self.store.read(lambda reader: queries.leaf(reader, self.log, kind, identity))
         return answer(found(stored, f"{kind} {identity}"))
 
     async def _seen(self, exchange: Exchange) -> Reading:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import os
 import sqlite3
-from collections.abc import AsyncIterator, Callable, Iterator, Sequence
+from collections.abc import AsyncIterator, Callable, Coroutine, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager, closing, contextmanager
 from pathlib import Path
@@ -93,6 +93,13 @@ class SqliteStore:
             session.submit("ROLLBACK")
             self._free.put_nowait(session)
 
+    async def read(self, work: Callable[[Reader], Coroutine[Any, Any, T]]) -> T:
+        session = await self._free.get()
+        try:
+            return await session.run(_read, work)
+        finally:
+            self._free.put_nowait(session)
+
     async def add_cosignature(self, size: int, name: str, line: str, time: int) -> bool:
         async with self._one_writer:
             return await self._writer.run(_add_cosignature, size, name, line, time)
@@ -117,6 +124,30 @@ class _SqliteReader(SqlReader):
 
     async def _ask(self, query: Query[T], *parameters: Any) -> T:
         return await self._session.run(sqlite_rows.ask, query, parameters)
+
+
+class _ReaderHere(SqlReader):
+    """In the thread that the connection belongs to: its coroutines end without waiting."""
+
+    def __init__(self, db: sqlite3.Connection) -> None:
+        self._db = db
+
+    async def _ask(self, query: Query[T], *parameters: Any) -> T:
+        return sqlite_rows.ask(self._db, query, parameters)
+
+
+def _read(db: sqlite3.Connection, work: Callable[[Reader], Coroutine[Any, Any, T]]) -> T:
+    coroutine = work(_ReaderHere(db))
+    db.execute("BEGIN")
+    try:
+        coroutine.send(None)
+    except StopIteration as done:
+        result: T = done.value
+        return result
+    finally:
+        coroutine.close()
+        db.execute("ROLLBACK")
+    raise StoreFailed("a reader's work waited for something else than its reader")
 
 
 def _opened(path: Path) -> SqliteStore:

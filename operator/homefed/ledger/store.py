@@ -6,10 +6,10 @@ text, hashes 32 bytes, amounts integers of their unit.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Coroutine, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
-from typing import Final, Protocol
+from typing import Any, Final, Protocol, TypeVar
 
 from homefed.api.errors import HomefedError
 from homefed.core.ledger import ChainHead, Sums
@@ -17,6 +17,7 @@ from homefed.core.ledger_reading import Kind
 from homefed.core.ledger_state import Decision, FloorHead, Item, Snapshot, State
 from homefed.core.merkle import TileNode
 
+T = TypeVar("T")
 ACCOUNT_TYPES: Final = ("consumer", "contributor", "dust", "fee", "held")
 
 
@@ -174,6 +175,12 @@ class Store(Protocol):
 
     def reading(self) -> AbstractAsyncContextManager[Reader]:
         """Any number at once. Errors: StoreFailed."""
+
+    async def read(self, work: Callable[[Reader], Coroutine[Any, Any, T]]) -> T:
+        """What `work` makes of one such view. It waits for nothing but its reader, and may run in a thread.
+
+        For answers that take several questions: a store with threads is handed all of them at once.
+        """
 
     async def add_cosignature(self, size: int, name: str, line: str, time: int) -> bool:
         """Keep a witness's signature line; False when there is one of that name for that size already."""

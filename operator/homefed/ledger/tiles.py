@@ -8,9 +8,8 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable
-from contextlib import AbstractAsyncContextManager
-from typing import Final, Protocol
+from collections.abc import Callable, Coroutine
+from typing import Any, Final, Protocol, TypeVar
 
 from aiohttp import web
 
@@ -31,6 +30,7 @@ BODY_SECONDS: Final = 30.0
 _LEVELS: Final = tuple(str(level) for level in range(MAX_LEVEL + 1))
 _BUNDLES: Final = 4
 """Read at one time: a bundle can have 16 MiB."""
+T = TypeVar("T")
 _log = logging.getLogger(__name__)
 
 
@@ -43,7 +43,8 @@ class LogReader(TreeReader, Protocol):
 
 
 class LogStore(Protocol):
-    def reading(self) -> AbstractAsyncContextManager[LogReader]: ...
+    async def read(self, work: Callable[[LogReader], Coroutine[Any, Any, T]]) -> T:
+        """See `Store`."""
 
     async def add_cosignature(self, size: int, name: str, line: str, time: int) -> bool:
         """False when there is one of that name for that size already."""
@@ -63,22 +64,21 @@ class Tiles:
     async def get_checkpoint(self, _: web.Request) -> web.Response:
         """The newest, with the cosignatures that it has by now."""
         head = self._log.published
-        async with self._store.reading() as reader:
-            return _text(await _with_cosignatures(reader, head.size, head.signed))
+        return _text(await self._store.read(lambda reader: _with_cosignatures(reader, head.size, head.signed)))
 
     async def get_cosigned(self, _: web.Request) -> web.Response:
         """The newest that any witness has cosigned."""
-        async with self._store.reading() as reader:
-            size = await reader.newest_cosigned()
-            if size is None:
-                raise NotFound("no checkpoint has been cosigned yet")
-            return _text(await _with_cosignatures(reader, size, await self._log.signed_at(reader, size)))
+        return _text(await self._store.read(self._cosigned))
+
+    async def _cosigned(self, reader: LogReader) -> str:
+        size = await reader.newest_cosigned()
+        if size is None:
+            raise NotFound("no checkpoint has been cosigned yet")
+        return await _with_cosignatures(reader, size, await self._log.signed_at(reader, size))
 
     async def get_tile(self, request: web.Request) -> web.Response:
         tile, size = Tile(_level(request), *_number(request)), self._log.published.size
-        async with self._store.reading() as reader:
-            await _check_shown(reader, tile, size)
-            return _binary(await read_tile(reader, tile))
+        return _binary(await self._store.read(lambda reader: _shown_tile(reader, tile, size)))
 
     async def get_entries(self, request: web.Request) -> web.Response:
         tile = Tile(0, *_number(request))
@@ -86,9 +86,7 @@ class Tiles:
             return await self._bundle(tile, self._log.published.size)
 
     async def _bundle(self, tile: Tile, size: int) -> web.Response:
-        async with self._store.reading() as reader:
-            await _check_shown(reader, tile, size)
-            return _binary(tlog_tiles.encode_bundle(await reader.entries(tile.start, tile.width)))
+        return _binary(await self._store.read(lambda reader: _shown_bundle(reader, tile, size)))
 
     async def post_cosignature(self, request: web.Request) -> web.Response:
         """A published checkpoint, with one or more cosignatures of homes under it; answers whose were kept.
@@ -99,8 +97,7 @@ class Tiles:
         checkpoint = checkpoints.parse_text(note.text)
         if checkpoint.size == 0:
             raise Invalid("an empty tree says nothing that could be cosigned", reason="EmptyTree")
-        async with self._store.reading() as reader:
-            signed = await self._log.signed_at(reader, checkpoint.size)
+        signed = await self._store.read(lambda reader: self._log.signed_at(reader, checkpoint.size))
         if signed_note.parse(signed).text != note.text:
             raise self._foreign(note, checkpoint.size)
         cosigners = self._verified(note)
@@ -130,6 +127,16 @@ class Tiles:
             return Conflict(f"this is not the checkpoint of {size} leaves", reason="NotThisLog")
         _log.error("a witness holds another checkpoint of %d leaves under this ledger's signature: %s", size, note.text)
         return Conflict(f"another checkpoint of {size} leaves is signed by this key", reason="LedgerForked")
+
+
+async def _shown_tile(reader: TreeReader, tile: Tile, size: int) -> bytes:
+    await _check_shown(reader, tile, size)
+    return await read_tile(reader, tile)
+
+
+async def _shown_bundle(reader: TreeReader, tile: Tile, size: int) -> bytes:
+    await _check_shown(reader, tile, size)
+    return tlog_tiles.encode_bundle(await reader.entries(tile.start, tile.width))
 
 
 async def _check_shown(reader: TreeReader, tile: Tile, size: int) -> None:

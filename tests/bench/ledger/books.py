@@ -9,9 +9,11 @@ import resource
 import sqlite3
 import statistics
 import time
+from collections import deque
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager, closing
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 from bench.ledger.inputs import headers, parts, slices
@@ -52,12 +54,23 @@ class Books:
         for some in slices(claims, BATCH):
             await self.send(parts(some))
 
-    async def rate_in_batches(self, claims: Sequence[SignedClaim], size: int) -> tuple[float, float]:
-        """Claims per second from body to receipt, and processor microseconds per claim; parts are there before."""
+    async def rate_in_batches(
+        self, claims: Sequence[SignedClaim], size: int, in_flight: int = 1
+    ) -> tuple[float, float]:
+        """Claims per second from body to receipt, and processor microseconds per claim; parts are there before.
+
+        `in_flight` batches at once: while one is written, the next is read. A batch is sent in its turn, so that its
+        claims come behind those that they follow.
+        """
         await self.send_parts(claims)
         began, spent = time.perf_counter(), _processor_s()
+        sent: deque[asyncio.Task[None]] = deque()
         for some in slices(claims, size):
-            await self.send(headers(some))
+            if len(sent) == in_flight:
+                await sent.popleft()
+            sent.append(asyncio.create_task(self.send(headers(some))))
+            await asyncio.sleep(0)  # it is with the reader before the next one is
+        await asyncio.gather(*sent)
         taken = time.perf_counter() - began
         return len(claims) / taken, (_processor_s() - spent) / len(claims) * 1e6
 
@@ -88,8 +101,7 @@ class Books:
         times = []
         for identity in ids:
             began = time.perf_counter()
-            async with self.store.reading() as reader:
-                await receipt_of(self.log, reader, identity)
+            await self.store.read(partial(receipt_of, self.log, identity=identity))
             times.append(time.perf_counter() - began)
         return statistics.median(times) * 1000
 

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import base64
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable, Coroutine
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any, TypeVar
 
 import aiohttp
 import pytest
@@ -23,6 +24,7 @@ from homefed.ledger.tiles import IMMUTABLE
 from testbed.log_server import LogServer, serving_log
 from testbed.memory_log import MemoryLog, all_tiles
 
+T = TypeVar("T")
 KEY = Ed25519PrivateKey.from_private_bytes(bytes(range(32)))
 HOMES = {f"home-{number}": Ed25519PrivateKey.from_private_bytes(bytes([number]) * 32) for number in (1, 2)}
 NOW = 1_767_225_600
@@ -153,11 +155,10 @@ class Overtaken(MemoryLog):
 
     log: Log
 
-    @asynccontextmanager
-    async def reading(self) -> AsyncIterator[MemoryLog]:
+    async def read(self, work: Callable[[MemoryLog], Coroutine[Any, Any, T]]) -> T:
         view = self.copy()
         self.append(self.log, [b"meanwhile"] * 300)
-        yield view
+        return await work(view)
 
 
 async def test_a_batch_that_comes_while_a_tile_is_read_does_not_cut_it_short(tmp_path: Path) -> None:
@@ -205,7 +206,7 @@ async def test_a_cosignature_that_proves_nothing_is_refused_and_not_kept(tmp_pat
         origin, root = server.log.origin, server.log.published.checkpoint.root
         other = Checkpoint(origin, 3, bytes(32)).text()
         stranger = Ed25519PrivateKey.from_private_bytes(bytes([9]) * 32)
-        refused = {
+        refused: dict[str, tuple[str | bytes, int]] = {
             "a size that is not published": (cosigned(Checkpoint(origin, 4, root).text(), "home-1"), 404),
             "an absurd size": (cosigned(Checkpoint(origin, 2**62, root).text(), "home-1"), 404),
             "a size between two that were signed": (cosigned(Checkpoint(origin, 2, root).text(), "home-1"), 404),
