@@ -36,6 +36,9 @@ def lookups(batch: Sequence[Item]) -> Lookups:
 def wanted(batch: Sequence[Item], claims: Mapping[str, StoredClaim], floors: Mapping[str, FloorHead]) -> Wanted:
     """The second round; `claims` and `floors` are what was found of `lookups(batch)`."""
     contents = [item.content for item in batch if isinstance(item, Submission)]
+    # A pending claim and its resolution may come in one batch.
+    own = {content.header.id: content.header for content in contents if isinstance(content, CheckedClaim)}
+    headers = {identity: claim.header for identity, claim in claims.items()} | own
     guarded = {content.account for content in contents if isinstance(content, Floor)} | set(floors)
     chains: set[ChainKey] = set()
     parts: set[str] = set()
@@ -51,8 +54,8 @@ def wanted(batch: Sequence[Item], claims: Mapping[str, StoredClaim], floors: Map
             if guarded:
                 limited = guarded.intersection([charge.account for charge in header.consumers])
                 moved.update(Holding(account, unit) for account in limited for unit in (MICRO_CREDIT, PENDING))
-        elif isinstance(item.content, Resolution) and item.content.claim in claims:
-            header = claims[item.content.claim].header
+        elif isinstance(item.content, Resolution) and item.content.claim in headers:
+            header = headers[item.content.claim]
             chains.add(chain_of(header))
             moved.update(_holdings(resolved(header, item.content.outcome)))
     return Wanted(frozenset(chains), frozenset(parts), frozenset(moved))

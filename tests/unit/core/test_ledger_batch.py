@@ -228,6 +228,15 @@ def test_claim_resolution_and_the_next_claim_of_the_chain_go_through_in_one_batc
     assert money(ledger) == {(CONSUMER, MICRO_CREDIT): -15, (CONTRIBUTOR, MICRO_CREDIT): 15}
 
 
+def test_a_pending_claim_that_is_posted_in_its_own_batch_adds_to_the_balances_that_there_were() -> None:
+    ledger, chain = MemoryLedger(), Chain()
+    ledger.put(chain.next({"ns-1": 40}))
+    pending = chain.next({"ns-1": 2}, phase="pending")
+    posted = resolution(pending.id, "post")
+    ledger.submit([*items_of(pending), reading("resolution", posted.id, posted.body)])
+    assert money(ledger) == {(CONSUMER, MICRO_CREDIT): -42, (CONTRIBUTOR, MICRO_CREDIT): 42}
+
+
 def test_what_was_voided_in_a_batch_cannot_be_reversed_in_it() -> None:
     ledger, chain = MemoryLedger(), Chain()
     claim = chain.next(phase="pending")
