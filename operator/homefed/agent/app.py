@@ -27,6 +27,7 @@ from homefed.agent.keys import Keys
 from homefed.agent.leases import HomeProbe, NodeLeases
 from homefed.agent.meter import Meter
 from homefed.agent.quota import GuestQuota
+from homefed.agent.settled import SettledEvidence
 from homefed.agent.watching import follow_contributions, node_matters, pod_matters, trim_home_pod, trim_node
 from homefed.agent.witness import Member, Witness
 from homefed.api import names
@@ -221,9 +222,11 @@ class Agent:
             return
         await self.guests.synced.wait()
         await self.contributions.synced.wait()
-        meter = self._meter(source)
+        store = EvidenceStore(self.config.evidence_dir)
+        meter, settled = self._meter(source, store), self._settled(store)
         while True:
             findings = await meter.run_pass(datetime.now(UTC))
+            await settled.run_pass(self.connection.hub_now())
             if findings != self._meter_findings:
                 self._meter_findings = findings
                 self.contributions.wake()
@@ -277,14 +280,23 @@ class Agent:
             raise Invalid("the home has no key yet", reason="NoKey")
         return self.connection.keys
 
-    def _meter(self, source: PrometheusSource) -> Meter:
+    def _settled(self, store: EvidenceStore) -> SettledEvidence:
+        return SettledEvidence(
+            self.connection.hub,
+            self.connection.mailbox,
+            store,
+            offers=lambda: _objects(self.contributions.offers),
+            guests=lambda: _objects(self.guests.mailbox),
+        )
+
+    def _meter(self, source: PrometheusSource, store: EvidenceStore) -> Meter:
         config, connection = self.config, self.connection
         return Meter(
             connection.hub,
             connection.mailbox,
             self._signer,
             source,
-            EvidenceStore(config.evidence_dir),
+            store,
             offers=lambda: _objects(self.contributions.offers),
             guests=lambda: _objects(self.guests.mailbox),
             offset=lambda: connection.offset,

@@ -19,9 +19,10 @@ from typing import Any, Final, Protocol
 
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
+from homefed.api import dsse
 from homefed.api.errors import AlreadyExists, HomefedError, Invalid, Transient
 from homefed.api.report_document import Reading
-from homefed.core import readings, windows
+from homefed.core import evidence, readings, windows
 from homefed.core.conditions import FALSE, TRUE, UNKNOWN
 from homefed.core.findings import Finding
 from homefed.core.metering import Guest, Settings, measure
@@ -31,7 +32,6 @@ from homefed.core.samples import Intake, RawSeries, intake
 from homefed.core.windows import Window
 from homefed.kube.client import KubeClient
 from homefed.kube.resources import USAGEREPORTS
-from homefed.metering import evidence as bundles
 from homefed.metering.evidence import EvidenceStore
 from homefed.metering.prometheus import SampleSource
 
@@ -83,7 +83,7 @@ class Meter:
         mailbox: str,
         signer: Callable[[], Signer],
         source: SampleSource,
-        evidence: EvidenceStore,
+        store: EvidenceStore,
         *,
         offers: Callable[[], Iterable[Json]],
         guests: Callable[[], Iterable[Json]],
@@ -96,7 +96,7 @@ class Meter:
         self._mailbox = mailbox
         self._signer = signer
         self._source = source
-        self._evidence = evidence
+        self._evidence = store
         self._offers = offers
         self._guests = guests
         self._offset = offset
@@ -182,7 +182,7 @@ class Meter:
             raw = await self._source.fetch(window, at=at, offset_ms=settings.offset_ms)
             taken = intake(raw, {guest.uid for guest in guests}, window, now_ms=at * 1000, offset_ms=settings.offset_ms)
             self._judge(name, window, guests, taken, settings, now)
-            objects = await self._prepare(pool, window, guests, before, settings, raw, taken)
+            objects = await self._prepare(pool, window, guests, before, settings, raw, taken, at=at)
         sent = [await self._create(obj) for obj in objects]
         whole = readings.assemble(self._own(sent, pool.origin))
         await asyncio.to_thread(self._evidence.prune, now)
@@ -197,14 +197,19 @@ class Meter:
         settings: Settings,
         raw: Sequence[RawSeries],
         taken: Intake,
+        *,
+        at: int,
     ) -> list[Json]:
         """Measure, sign, and store evidence and report at home, before anything is sent."""
         name = pool.origin.pool
-        data = await asyncio.to_thread(bundles.bundle, name, window, raw)
-        await asyncio.to_thread(self._evidence.keep, name, window, data)
+        found = await asyncio.to_thread(
+            evidence.encode, pool.origin, window, raw, guests, before.readings, settings, asked_at=at
+        )
         measured = measure(window, guests, taken, before.readings, settings)
-        documents = readings.compose(pool.origin, window, measured, settings, bundles.digest(data))
+        documents = readings.compose(pool.origin, window, measured, settings, evidence.digest(found))
         objects = [readings.report_object(document, self._mailbox, self._signer().private) for document in documents]
+        envelopes = [dsse.decode(obj["spec"]["envelope"]) for obj in objects]
+        await asyncio.to_thread(self._evidence.keep, name, window, found, envelopes)
         await asyncio.to_thread(self._evidence.prepare, name, window, objects)
         return objects
 

@@ -2,25 +2,26 @@
 
 from __future__ import annotations
 
-import base64
 import json
 from pathlib import Path
-from typing import Any, Final
+from typing import Any
 
 import click
 
 from homefed.api import dsse, names
 from homefed.api.canonical import parse
 from homefed.api.errors import Invalid
+from homefed.cli.claim_files import MAX_FILE, mailbox_option, objects_of, part_of
 from homefed.cli.cluster import asynchronous, client, cluster_options
+from homefed.cli.explain import explain
 from homefed.cli.output import credits, json_option, show, table
+from homefed.cli.recompute import recompute_
 from homefed.core import conditions, signed_note, standstill, tlog_proof
 from homefed.core.ledger_reading import stored_header
 from homefed.kube.client import KubeClient
 from homefed.kube.resources import HOMES, REWARDCLAIMS
 
 Row = dict[str, Any]
-MAX_FILE: Final = 128 * 2**20
 
 
 @click.group()
@@ -30,13 +31,14 @@ def claims() -> None:
 
 @claims.command(name="list")
 @click.option("--home", default=None, help="Of this home only.")
+@mailbox_option
 @cluster_options
 @json_option
 @asynchronous
-async def list_(home: str | None, kubeconfig: Path, context: str | None, output: str) -> None:
+async def list_(home: str | None, mailbox: str | None, kubeconfig: Path, context: str | None, output: str) -> None:
     """All claims that the hub still keeps (seven days after the receipt; the ledger keeps them for ever)."""
     async with client(kubeconfig, context) as kube:
-        found = [_row(item) for item in await _headers(kube)]
+        found = [_row(item) for item in await _headers(kube, mailbox)]
     rows = sorted(
         (row for row in found if home in (None, row["home"])), key=lambda row: (row["windowEnd"], row["home"])
     )
@@ -45,29 +47,24 @@ async def list_(home: str | None, kubeconfig: Path, context: str | None, output:
 
 @claims.command(name="show")
 @click.argument("claim")
+@mailbox_option
 @cluster_options
 @json_option
 @asynchronous
-async def show_(claim: str, kubeconfig: Path, context: str | None, output: str) -> None:
+async def show_(claim: str, mailbox: str | None, kubeconfig: Path, context: str | None, output: str) -> None:
     """One claim with its lines; CLAIM is the beginning of its id."""
     async with client(kubeconfig, context) as kube:
-        everything = (await kube.list(REWARDCLAIMS)).items
-    matching = {item["spec"]["claimId"] for item in everything if item["spec"]["claimId"].startswith(claim)}
-    if len(matching) != 1:
-        raise Invalid(f"CLAIM {claim!r}: {len(matching)} claims begin so; see `homefed claims list`")
-    (claim_id,) = matching
-    parts = [item for item in everything if item["spec"]["claimId"] == claim_id]
-    header = next((item for item in parts if item["spec"]["part"] == "Header"), None)
-    if header is None:
-        raise Invalid(f"claim {claim_id} has no header yet: it is being written; try again in a moment")
+        header, *parts = await objects_of(kube, claim, mailbox)
+    documents = [part_of(item) for item in parts]
     answer = _row(header) | {
         "header": _payload(header),
-        "lines": _lines(parts),
+        "lines": [line for document in documents for line in document["lines"]],
+        "parts": documents,
         "envelope": dsse.decode(header["spec"]["envelope"]).to_json(),
         "receipt": (header.get("status") or {}).get("receipt"),
         "leafIndex": (header.get("status") or {}).get("leafIndex"),
     }
-    show(answer, output, _explain)
+    show(answer, output, _shown)
 
 
 @claims.command()
@@ -111,8 +108,12 @@ async def resume(home: str, resend: bool, kubeconfig: Path, context: str | None,
     show({"home": home, "resume": how}, output, lambda _: text)
 
 
-async def _headers(kube: KubeClient) -> list[Row]:
-    return [item for item in (await kube.list(REWARDCLAIMS)).items if item["spec"]["part"] == "Header"]
+claims.add_command(explain)
+claims.add_command(recompute_)
+
+
+async def _headers(kube: KubeClient, mailbox: str | None) -> list[Row]:
+    return [item for item in (await kube.list(REWARDCLAIMS, mailbox)).items if item["spec"]["part"] == "Header"]
 
 
 def _verified(answer: Row) -> str:
@@ -142,12 +143,6 @@ def _payload(item: Row) -> Any:
     return json.loads(dsse.decode(item["spec"]["envelope"]).payload)
 
 
-def _lines(parts: list[Row]) -> list[Row]:
-    documents = [item for item in parts if item["spec"]["part"] == "Lines"]
-    documents.sort(key=lambda item: int(item["spec"]["number"]))
-    return [line for item in documents for line in json.loads(base64.b64decode(item["spec"]["envelope"]))["lines"]]
-
-
 def _text(rows: list[Row]) -> str:
     if not rows:
         return "no claims yet: the first comes after a settlement window in which a guest ran"
@@ -160,7 +155,7 @@ def _cells(row: Row) -> list[Any]:
     return [row["claim"][:12], row["home"], row["pool"], row["windowEnd"], row["sequence"], *money, row["state"]]
 
 
-def _explain(answer: Row) -> str:
+def _shown(answer: Row) -> str:
     columns = ["GUEST", "RESOURCE", "BASIS", "UNIT", "REPORTED", "BOUND", "ACCEPTED", "RATE", "AMOUNT", "CODES"]
     window = f"({answer['windowStart']}, {answer['windowEnd']}]"
     head = f"claim {answer['claim']}\nhome {answer['home']}, pool {answer['pool']}, {window}"
