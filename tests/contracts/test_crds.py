@@ -68,6 +68,52 @@ WRONG: list[tuple[str, str, tuple[str | int, ...], Any, str]] = [
     ("negative price", "pool.yaml", ("spec", "rateCard", "prices", 0, "microCredits"), -1, "microCredits"),
     ("cpu per GiB", "pool.yaml", ("spec", "rateCard", "prices", 0, "per"), "GiB", "per"),
     ("reserved network", "pool.yaml", ("spec", "rateCard", "prices", 5, "basis"), "reserved", "per"),
+    (
+        "band within a window",
+        "pool-classes.yaml",
+        ("spec", "rateCard", "timeOfDay", 0, "from"),
+        "05:30",
+        "timeOfDay.from",
+    ),
+    ("band of no time", "pool-classes.yaml", ("spec", "rateCard", "timeOfDay", 0, "from"), "24:00", "timeOfDay"),
+    (
+        "factor over ten",
+        "pool-classes.yaml",
+        ("spec", "rateCard", "timeOfDay", 0, "factorPpm"),
+        10_000_001,
+        "factorPpm",
+    ),
+    (
+        "minimum above the price",
+        "pool-classes.yaml",
+        ("spec", "rateCard", "prices", 0, "minMicroCredits"),
+        10**9,
+        "minMicro",
+    ),
+    (
+        "maximum below the price",
+        "pool-classes.yaml",
+        ("spec", "rateCard", "prices", 0, "maxMicroCredits"),
+        0,
+        "maxMicro",
+    ),
+    (
+        "class without a standard price",
+        "pool-classes.yaml",
+        ("spec", "rateCard", "prices", 0, "class"),
+        "fast",
+        "standard",
+    ),
+    ("asks more than the card", "contribution-priced.yaml", ("spec", "price", "percentOfCard"), 101, "percentOfCard"),
+    ("asks less than nothing", "contribution-priced.yaml", ("spec", "price", "percentOfCard"), -1, "percentOfCard"),
+    (
+        "floor below nothing",
+        "contribution-priced.yaml",
+        ("spec", "price", "floors", 0, "microCredits"),
+        -1,
+        "microCredits",
+    ),
+    ("class with capitals", "contribution-priced.yaml", ("spec", "class"), "Fast", "class"),
     ("pool with a long name", "pool.yaml", ("metadata", "name"), "p" * 41, "metadata.name"),
     ("no rate card", "pool.yaml", ("spec", "rateCard"), None, "rateCard"),
 ]
@@ -163,6 +209,8 @@ def test_a_guest_keeps_the_pod_it_was_given_whole(kinds: Cluster) -> None:
         ({"podDigest": "1" * 64}, "immutable"),
         ({"nodeName": "hf-b-00000000"}, "nodeName is immutable"),
         ({"podUid": "other"}, "podUid"),
+        ({"terms": {"class": "fast"}}, "terms are immutable"),
+        ({"terms": {"pricePpm": 0}}, "terms are immutable"),
     ],
 )
 def test_what_a_guest_runs_and_where_is_fixed(kinds: Cluster, change: dict[str, Any], message: str) -> None:
@@ -193,8 +241,40 @@ def test_a_resource_without_a_price_cannot_get_one_later(kinds: Cluster) -> None
     kinds.kubectl("apply", "-f", "-", stdin=yaml.safe_dump(example("pool.yaml")))
     dearer = example("pool.yaml")
     dearer["spec"]["rateCard"]["prices"][0]["microCredits"] *= 2
+    assert "another card is another version" in refusal(kinds, dearer)
+    dearer["spec"]["rateCard"]["version"] = "dearer"
     assert "applied" in apply(kinds, dearer)
     dearer["spec"]["rateCard"]["prices"].append(
         {"resource": "ephemeral-storage", "basis": "used", "microCredits": 1, "per": "GiB-hour"}
     )
     assert "what had no price cannot get one later" in refusal(kinds, dearer)
+
+
+def with_next(**changes: Any) -> dict[str, Any]:
+    """The example with an announced card; `changes` are of that card."""
+    pool = example("pool-classes.yaml")
+    pool["spec"]["nextRateCards"][0] |= changes
+    return pool
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"validFrom": "2020-01-01T00:00:00Z"}, "later than rateCard's"),
+        ({"version": "2026-11"}, "a version of its own"),
+        ({"timeOfDay": [{"from": "00:30", "factorPpm": 1}]}, "nextRateCards.timeOfDay.from"),
+        ({"prices": example("pool.yaml")["spec"]["rateCard"]["prices"][1:]}, "price the same resources and bases"),
+    ],
+)
+def test_an_announced_card_that_does_not_fit_is_refused(kinds: Cluster, change: dict[str, Any], message: str) -> None:
+    assert message in refusal(kinds, with_next(**change))
+
+
+def test_an_announced_card_stays_as_it_is_and_can_be_taken_away(kinds: Cluster) -> None:
+    pool = with_next()
+    pool["metadata"]["name"] = "announcing"
+    kinds.kubectl("apply", "-f", "-", stdin=yaml.safe_dump(pool))
+    pool["spec"]["nextRateCards"][0]["validFrom"] = "2031-01-01T00:00:00Z"
+    assert "an announced card stays as it is" in refusal(kinds, pool)
+    del pool["spec"]["nextRateCards"]
+    assert "applied" in apply(kinds, pool)

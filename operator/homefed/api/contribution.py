@@ -20,6 +20,7 @@ from homefed.api.meta import (
     Rule,
     Short,
 )
+from homefed.api.rate_card import STANDARD, MachineClass, OwnPrice
 
 State = Literal["Active", "Paused", "Draining"]
 Egress = Literal["None", "DNS", "Internet"]
@@ -98,6 +99,10 @@ class ContributionSpec(Model):
     consumers: Annotated[list[Short], Field(default_factory=list, max_length=64)]
     """Consumer namespaces of the hub that are welcome; empty means all that the organiser enabled."""
     access: Annotated[Access, Field(default_factory=Access)]
+    machine_class: Annotated[MachineClass, Field(alias="class")] = STANDARD
+    """By which the rate card prices the machines; another one than standard has to be granted by the organiser."""
+    price: Annotated[OwnPrice, Field(default_factory=OwnPrice)]
+    """A guest keeps the class and the percentage of the time when it was bound."""
 
 
 class ContributionStatus(Model):

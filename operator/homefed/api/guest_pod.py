@@ -26,6 +26,7 @@ from homefed.api.meta import (
     Time,
     Uid,
 )
+from homefed.api.rate_card import Terms
 
 KIND = Kind(
     kind="GuestPod",
@@ -89,6 +90,7 @@ class GuestPodSpec(Model):
         Rule("self.podDigest == oldSelf.podDigest", "what runs and is billed is immutable", ".podDigest"),
         Rule("self.nodeName == oldSelf.nodeName", "nodeName is immutable", ".nodeName"),
         Rule("self.machineId == oldSelf.machineId", "machineId is immutable", ".machineId"),
+        Rule("self.terms == oldSelf.terms", "terms are immutable: a guest keeps the price it was bound at", ".terms"),
         Rule("!has(oldSelf.stop) || has(self.stop)", "a stop cannot be taken back", ".stop"),
     )
 
@@ -104,6 +106,8 @@ class GuestPodSpec(Model):
     egress: Egress = "DNS"
     requests: ResourceList
     """Sum over the pod; what is scheduled, bounded and billed as reserved."""
+    terms: Annotated[Terms, Field(default_factory=Terms)]
+    """What it is priced by beside the rate card: class of the machine, share of the card's price."""
     pod: Annotated[dict[str, Any], Field(json_schema_extra={"x-kubernetes-preserve-unknown-fields": True})]
     """{labels, annotations, spec}: the translated pod. The home refuses one that podDigest does not fit."""
     pod_digest: Digest

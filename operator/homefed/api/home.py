@@ -8,6 +8,7 @@ from pydantic import Field
 
 from homefed.api import names
 from homefed.api.meta import AGE_COLUMN, READY_COLUMNS, Column, Conditions, Kind, Model, Name, ObjectName, Rule, Time
+from homefed.api.rate_card import MachineClass
 
 KIND = Kind(
     kind="Home",
@@ -34,6 +35,8 @@ class HomeSpec(Model):
     """True: no new guests; what runs is left alone and paid."""
     pools: Annotated[list[Name], Field(default_factory=list, max_length=16)]
     """Pools that the home may join; empty means every pool."""
+    classes: Annotated[list[MachineClass], Field(default_factory=list, max_length=16)]
+    """Classes of machines that the home may declare beside standard: the organiser's word, since classes are priced."""
     trusted_fingerprint: Annotated[str, Field(max_length=80, pattern=r"^SHA256:[0-9a-f]{64}$")] | None = None
     """Re-pins the home's key: only a key with this fingerprint is accepted from now on."""
 

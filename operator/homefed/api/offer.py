@@ -5,7 +5,7 @@ Written by the agent, answered by the hub.
 
 from __future__ import annotations
 
-from typing import Annotated, ClassVar
+from typing import Annotated, Any, ClassVar
 
 from pydantic import Field
 
@@ -24,8 +24,10 @@ from homefed.api.meta import (
     ResourceList,
     Rule,
     Short,
+    Time,
     Uid,
 )
+from homefed.api.rate_card import STANDARD, MachineClass, OwnPrice
 
 KIND = Kind(
     kind="Offer",
@@ -72,6 +74,8 @@ class OfferSpec(Model):
     egress: Egress = "DNS"
     consumers: Annotated[list[Short], Field(default_factory=list, max_length=64)]
     access: Annotated[Access, Field(default_factory=Access)]
+    machine_class: Annotated[MachineClass, Field(alias="class")] = STANDARD
+    price: Annotated[OwnPrice, Field(default_factory=OwnPrice)]
     machines: Annotated[
         list[Machine],
         Field(
@@ -103,6 +107,13 @@ class OfferStatus(Model):
     grace_seconds: Annotated[int, Field(ge=0)] = 0
     pending_timeout_seconds: Annotated[int, Field(ge=0)] = 0
     rate_card_digest: Digest | None = None
+    """Of the card in force."""
+    terms: Annotated[dict[str, Any], Field(json_schema_extra={"x-kubernetes-preserve-unknown-fields": True})] | None = (
+        None
+    )
+    """What decides over pay, of the pool's spec: rateCard, nextRateCards, settlement, maxBandwidthMbps."""
+    member_since: Time | None = None
+    """From when the months of membership count."""
     conditions: Conditions
 
 

@@ -121,7 +121,11 @@ class RateCard(Model):
         Field(
             default_factory=list,
             max_length=8,
-            json_schema_extra={"x-kubernetes-list-type": "map", "x-kubernetes-list-map-keys": ["from"]},
+            json_schema_extra={
+                "default": [],
+                "x-kubernetes-list-type": "map",
+                "x-kubernetes-list-map-keys": ["from"],
+            },
         ),
     ]
     """Factors by the hour, UTC; empty: 1 all day."""

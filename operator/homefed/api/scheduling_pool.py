@@ -59,7 +59,11 @@ class SchedulingPoolSpec(Model):
         Field(
             default_factory=list,
             max_length=MAX_NEXT_CARDS,
-            json_schema_extra={"x-kubernetes-list-type": "map", "x-kubernetes-list-map-keys": ["version"]},
+            json_schema_extra={
+                "default": [],
+                "x-kubernetes-list-type": "map",
+                "x-kubernetes-list-map-keys": ["version"],
+            },
         ),
     ]
     """Announced cards. Of all cards the newest one whose validFrom is not after a window's start prices the window."""

@@ -88,6 +88,8 @@ def offer_spec(
         egress=spec.egress,
         consumers=list(spec.consumers),
         access=spec.access,
+        machine_class=spec.machine_class,
+        price=spec.price,
         machines=list(machines),
         agent_version=agent_version,
     )

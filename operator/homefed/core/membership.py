@@ -15,7 +15,7 @@ from homefed.api.errors import Invalid
 from homefed.api.home import FormerKey, HomeSpec, PinnedKey
 from homefed.api.offer import Machine, OfferSpec
 from homefed.api.scheduling_pool import SchedulingPoolSpec
-from homefed.core import conditions, home_key
+from homefed.core import conditions, home_key, own_price, rates
 from homefed.core.conditions import FALSE, TRUE, UNKNOWN, Condition
 from homefed.core.home_key import Belief, Shown
 
@@ -51,6 +51,8 @@ class Member:
     spec: HomeSpec
     key: PinnedKey | None
     deleting: bool = False
+    since: str | None = None
+    """When the Home was created: months of membership count from then."""
 
     @property
     def mailbox(self) -> str:
@@ -81,6 +83,7 @@ def member(home: Mapping[str, Any]) -> Member:
         spec=meta.parse(HomeSpec, home.get("spec") or {}, where="spec"),
         key=key,
         deleting="deletionTimestamp" in metadata,
+        since=metadata.get("creationTimestamp"),
     )
 
 
@@ -142,7 +145,20 @@ def judge_offer(
         return Verdict(False, "PoolNotAllowed", f"poolName: Home {who.name} may join {allowed}, not {wanted}.")
     if pool is None:
         return Verdict(False, "UnknownPool", f"poolName: the hub has no SchedulingPool {wanted!r}; ask its organiser.")
-    return Verdict(True, "Accepted", f"Accepted into pool {wanted}.")
+    return _judge_price(offer.spec, who, pool, now)
+
+
+def _judge_price(spec: OfferSpec, who: Member, pool: SchedulingPoolSpec, now: datetime) -> Verdict:
+    """Whether the card in force suits the owner, and he the card; a card to come that does not is told ahead."""
+    at = int(now.timestamp())
+    asked = (spec.machine_class, spec.price, who.spec.classes)
+    if found := own_price.objection(rates.in_force(pool, at), *asked):
+        return Verdict(False, found.reason, found.message)
+    message = f"Accepted into pool {spec.pool_name}."
+    for card in rates.to_come(pool, at):
+        if found := own_price.objection(card, *asked):
+            return Verdict(True, "Accepted", f"{message} From {card.valid_from} on not any more: {found.message}")
+    return Verdict(True, "Accepted", message)
 
 
 def machines_of(offers: Sequence[Offered]) -> dict[str, list[Machine]]:

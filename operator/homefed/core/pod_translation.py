@@ -20,7 +20,7 @@ from homefed.api.canonical import canonical, digest
 from homefed.api.errors import Invalid
 from homefed.api.guest_pod import Copy, GuestPodSpec, Observed
 from homefed.api.quantities import Quantities
-from homefed.core import pod_fields, refusals
+from homefed.core import pod_fields, refusals, virtual_node
 from homefed.core.copy_objects import copies_pull_secrets
 from homefed.core.placement import Site, container_requests
 from homefed.core.times import from_rfc3339, to_rfc3339
@@ -92,6 +92,7 @@ def guest_pod(
         offer_name=site.offer_name,
         egress=site.egress,
         requests=quantities.render_all(requests),
+        terms=virtual_node.terms(site.node),
         pod=translation.pod,
         pod_digest=translation.digest,
         copies=list(translation.copies),

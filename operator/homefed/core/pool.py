@@ -7,10 +7,9 @@ from datetime import datetime
 from typing import Any, Final
 
 from homefed.api import names, quantities
-from homefed.api.canonical import digest
 from homefed.api.errors import Invalid
 from homefed.api.scheduling_pool import SchedulingPoolSpec
-from homefed.core import conditions, virtual_node
+from homefed.core import conditions, rates, virtual_node
 from homefed.core.conditions import FALSE, TRUE, Condition
 from homefed.core.findings import Finding
 
@@ -52,9 +51,15 @@ def differs(found: Mapping[str, Any], wanted: Json) -> bool:
     return not kept or found.get("scheduling") != wanted["scheduling"]
 
 
-def rate_card_digest(spec: SchedulingPoolSpec) -> str:
-    """What a home compares to know that it is priced by the card that it saw."""
-    return digest(spec.rate_card.dump())
+def rate_card_digest(spec: SchedulingPoolSpec, now: datetime | None = None) -> str:
+    """Of the card in force now: what a home compares to know that it is priced by the card that it saw."""
+    return rates.card_digest(spec.rate_card if now is None else rates.in_force(spec, int(now.timestamp())))
+
+
+def terms(spec: SchedulingPoolSpec) -> Json:
+    """What a home has to know of the pool's spec to recompute its pay."""
+    shown = {"rate_card", "next_rate_cards", "settlement", "max_bandwidth_mbps"}
+    return spec.model_dump(mode="json", by_alias=True, exclude_none=True, include=shown)
 
 
 def status(
@@ -76,7 +81,7 @@ def status(
         "machines": len(members),
         "readyMachines": len(ready),
         "capacity": quantities.render_all(capacity(members)),
-        "rateCardDigest": rate_card_digest(spec),
+        "rateCardDigest": rate_card_digest(spec, now),
         "conditions": _conditions(pool, spec, len(ready), class_problem, queue, now),
     }
 

@@ -50,6 +50,13 @@ def in_force(pool: SchedulingPoolSpec, at: int) -> RateCard:
     return found
 
 
+def to_come(pool: SchedulingPoolSpec, at: int) -> list[RateCard]:
+    """Announced cards that are not valid `at` (seconds) yet, in order."""
+    return sorted(
+        (card for card in pool.next_rate_cards if seconds(card.valid_from) > at), key=lambda c: seconds(c.valid_from)
+    )
+
+
 def card_digest(card: RateCard) -> str:
     """What a claim pins: SHA-256 of the card's canonical JSON."""
     return digest(card.dump())

@@ -17,6 +17,7 @@ from homefed.api import names, quantities
 from homefed.api.contribution import Egress
 from homefed.api.errors import Invalid
 from homefed.api.offer import Machine
+from homefed.api.rate_card import PPM, STANDARD, Terms
 
 HOSTNAME: Final = "kubernetes.io/hostname"
 ARCH: Final = "kubernetes.io/arch"
@@ -55,6 +56,8 @@ class VirtualNode:
     cordon: str = ""
     """CamelCase reason why it takes no new guests; empty where it does."""
     set_os_label: bool = False
+    machine_class: str = STANDARD
+    price_percent: int = 100
 
     @property
     def name(self) -> str:
@@ -102,6 +105,8 @@ def labels(wanted: VirtualNode) -> dict[str, str]:
         names.LABEL_OFFER: wanted.offer,
         names.LABEL_MACHINE: wanted.machine.id[:_LABEL_VALUE_MAX],
         names.LABEL_EGRESS: wanted.egress,
+        names.LABEL_CLASS: wanted.machine_class,
+        names.LABEL_PRICE_PERCENT: str(wanted.price_percent),
         names.LABEL_MANAGED_BY: names.HUB_MANAGER,
     }
     return found | ({KUBERNETES_OS: wanted.machine.os} if wanted.set_os_label else {})
@@ -162,6 +167,16 @@ def is_unschedulable(node: Node) -> bool:
 def allocatable(node: Node) -> dict[str, int]:
     """In base units."""
     return quantities.parse_all((node.get("status") or {}).get("allocatable"))
+
+
+def terms(node: Node) -> Terms:
+    """What guests of the Node are priced by from now on, as the hub wrote it when it took the offer."""
+    found = node["metadata"].get("labels") or {}
+    percent = str(found.get(names.LABEL_PRICE_PERCENT, "100"))
+    known = percent.isdecimal() and int(percent) <= 100
+    return Terms(
+        machine_class=found.get(names.LABEL_CLASS, STANDARD), price_ppm=int(percent) * PPM // 100 if known else PPM
+    )
 
 
 def machine_id(node: Node) -> str:

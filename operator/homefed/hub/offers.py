@@ -14,6 +14,7 @@ from homefed.api.home import PinnedKey
 from homefed.api.offer import Machine
 from homefed.api.scheduling_pool import SchedulingPoolSpec
 from homefed.core import membership, virtual_node
+from homefed.core import pool as pools
 from homefed.core.compare import same
 from homefed.core.membership import Member, Offered, Verdict
 from homefed.core.pool import rate_card_digest
@@ -131,6 +132,8 @@ class Offers:
             allocatable=virtual_node.accepted(machine, pool.machine_limits),
             cordon=membership.cordon_reason(machine, offer.spec, who),
             set_os_label=pool.set_os_label,
+            machine_class=offer.spec.machine_class,
+            price_percent=offer.spec.price.percent_of_card,
         )
 
     async def _ensure(self, found: Membership, who: Member, wanted: VirtualNode) -> None:
@@ -179,7 +182,8 @@ class Offers:
             "conditions": membership.offer_conditions(before, offer, verdict, available, now),
         }
         status |= {"keyFingerprint": found.key.fingerprint} if found.key is not None else {}
-        return status | (_terms(pool) if verdict.holds and (pool := self._pool(offer)) else {})
+        status |= {"memberSince": who.since} if who.since else {}
+        return status | (_terms(pool, now) if verdict.holds and (pool := self._pool(offer)) else {})
 
     @staticmethod
     def _accepted_nodes(found: Membership, offer: Offered) -> dict[str, str]:
@@ -202,12 +206,13 @@ class Offers:
         return membership.availability(offer.spec, who, machines, ready)
 
 
-def _terms(pool: SchedulingPoolSpec) -> Json:
+def _terms(pool: SchedulingPoolSpec, now: datetime) -> Json:
     return {
         "windowSeconds": pool.settlement.window_seconds,
         "graceSeconds": pool.settlement.grace_seconds,
         "pendingTimeoutSeconds": pool.pending_timeout_seconds,
-        "rateCardDigest": rate_card_digest(pool),
+        "rateCardDigest": rate_card_digest(pool, now),
+        "terms": pools.terms(pool),
     }
 
 

@@ -28,7 +28,7 @@ def test_the_status_sums_up_ready_nodes_that_take_guests() -> None:
     status = pool.status(GARDEN, SPEC, nodes, "", NOON)
     assert (status["homes"], status["machines"], status["readyMachines"]) == (3, 4, 2)
     assert status["capacity"] == {"cpu": "3500m", "memory": "0", "ephemeral-storage": "0", "pods": "0"}
-    assert status["rateCardDigest"] == pool.rate_card_digest(SPEC)
+    assert status["rateCardDigest"] == pool.rate_card_digest(SPEC, NOON)
     assert conditions.is_true(status["conditions"], "Ready")
 
 
@@ -64,9 +64,9 @@ def test_the_runtime_class_carries_selector_and_toleration() -> None:
 
 def test_the_rate_cards_digest_changes_with_the_card_only() -> None:
     other = SPEC.model_copy(update={"pending_timeout_seconds": 90})
-    assert pool.rate_card_digest(other) == pool.rate_card_digest(SPEC)
+    assert pool.rate_card_digest(other, NOON) == pool.rate_card_digest(SPEC, NOON)
     dearer = SchedulingPoolSpec.model_validate({"rateCard": CARD | {"version": "2"}})
-    assert pool.rate_card_digest(dearer) != pool.rate_card_digest(SPEC)
+    assert pool.rate_card_digest(dearer, NOON) != pool.rate_card_digest(SPEC, NOON)
 
 
 def test_a_pool_that_does_not_fit_the_schema_says_which_field() -> None:
