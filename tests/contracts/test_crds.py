@@ -100,7 +100,7 @@ WRONG: list[tuple[str, str, tuple[str | int, ...], Any, str]] = [
     (
         "class without a standard price",
         "pool-classes.yaml",
-        ("spec", "rateCard", "prices", 0, "class"),
+        ("spec", "rateCard", "prices", 3, "class"),
         "fast",
         "standard",
     ),
