@@ -11,15 +11,18 @@ from dataclasses import asdict, dataclass
 from typing import Any, Final
 
 from homefed.api.claim_document import ClaimHeader, Line
-from homefed.core import metering, readings, rewards, samples
-from homefed.core.ledger import UNITS_OF
-from homefed.core.rounding import money
+from homefed.api.rate_card import PPM
+from homefed.core import metering, rates, readings, rewards, samples
+from homefed.core.ledger import line_amount
 from homefed.core.windows import Window, seconds
 
 UNSEEN: Final = "UnseenTime"
 NOT_USED: Final = "LessThanAllowed"
 HELD_BACK: Final = "HeldBack"
 FEE: Final = "Fee"
+OWN_PRICE: Final = "OwnPrice"
+TIME_OF_DAY: Final = "TimeOfDay"
+_FACTORS: Final = " × own price × time of day"
 
 
 @dataclass(frozen=True)
@@ -66,7 +69,7 @@ class Explained:
 def explain_line(line: Line, window: Window, guest: rewards.Observation | None = None) -> Explained:
     """One line. `guest` is the hub's observation of the pod, where it is still there: it shows unseen time."""
     steps = (_accepted(line), _amount(line))
-    return Explained(steps, (*_hints(line), *_unseen(line, window, guest)))
+    return Explained(steps, (*_hints(line), *_priced(line), *_unseen(line, window, guest)))
 
 
 def explain_header(header: ClaimHeader) -> Explained:
@@ -117,20 +120,36 @@ def _accepted(line: Line) -> Step:
 
 
 def _amount(line: Line) -> Step:
-    value = worth(line, int(line.accepted))
-    rate, per = line.rate.micro_credits, UNITS_OF[line.rate.per][1]
+    found = rates.formula(line)
     return Step(
         "amount",
-        f"⌊accepted × rate ÷ units in one {line.rate.per}⌋ µcredit",
-        f"⌊{line.accepted} × {rate} ÷ {per}⌋",
-        value,
-        value == int(line.amount),
+        f"⌊accepted × rate ÷ units in one {line.rate.per}{_FACTORS if _reduced(line) else ''}⌋ µcredit",
+        found.text.rpartition(" = ")[0],
+        found.amount,
+        found.amount == int(line.amount),
     )
+
+
+def _reduced(line: Line) -> bool:
+    return (line.rate.price, line.factor) != (PPM, PPM)
 
 
 def worth(line: Line, units: int) -> int:
     """µcredit of so many units at this line's rate."""
-    return money(units, line.rate.micro_credits, UNITS_OF[line.rate.per][1])
+    return line_amount(units, line.rate.micro_credits, line.rate.per, line.rate.price, line.factor)
+
+
+def _priced(line: Line) -> Iterable[Hint]:
+    """What the owner's own price, and the time of day, took from this line."""
+    accepted, rate = int(line.accepted), line.rate
+    if rate.price < PPM:
+        full = line_amount(accepted, rate.micro_credits, rate.per, PPM, line.factor)
+        text = f"you ask {rates.percent(rate.price)} of the card's price (spec.price of the Contribution)"
+        yield Hint(OWN_PRICE, text, full - int(line.amount))
+    if line.factor < PPM:
+        full = line_amount(accepted, rate.micro_credits, rate.per, rate.price, PPM)
+        text = f"at this time of day the card pays {rates.percent(line.factor)}: other hours pay more"
+        yield Hint(TIME_OF_DAY, text, full - int(line.amount))
 
 
 def _hints(line: Line) -> Iterable[Hint]:
@@ -225,8 +244,8 @@ HINTS: Final[Mapping[str, Callable[[Line], Hint]]] = {
             ),
             _plain(
                 metering.OVER_CAPACITY,
-                "more than a pod of this request can have used in its life: not accepted. Is one series counted twice"
-                " (two scrape sources), or is a recording rule in place of the raw counter?",
+                "more than a pod of this request can have used in its life: what is above is not counted. Is one series"
+                " counted twice (two scrape sources), or is a recording rule in place of the raw counter?",
             ),
             _plain(
                 metering.NO_SAMPLES,
@@ -236,6 +255,8 @@ HINTS: Final[Mapping[str, Callable[[Line], Hint]]] = {
                 metering.LAGGED,
                 "samples that fell behind earlier ones were left out: they add nothing, and cost nothing",
             ),
+            _plain("Carried", "the pod or its report was gone when the claim was corrected: stands as it stood"),
+            _plain("Forfeited", "taken back for good, by the organiser's word: ask the organiser why"),
             _plain(samples.NOT_FINITE, "samples that are no finite number (NaN, Inf) were refused: see the exporter"),
             _plain(samples.NEGATIVE, "negative samples were refused: see the exporter"),
             _plain(samples.TOO_LARGE, "samples above 2^62 were refused: see the exporter"),

@@ -126,6 +126,12 @@ def _computed(
             f"claim {header.id} takes back {header.reverses}: it has no lines of its own to compute; compute that one",
             reason="Reversal",
         )
+    if header.revision:
+        raise Refused(
+            f"claim {header.id} corrects an earlier one by the organiser's word: its lines follow from what the hub"
+            " knew when it was corrected, which is not in the bundle; `homefed claims explain` checks them one by one",
+            reason="Correction",
+        )
     terms, chain = _terms(settled), evidence.chain_of(settled.before)
     window = Window(seconds(header.window_start), seconds(header.window_end))
     federation, _, home = header.account.partition(":")[2].partition("/")
@@ -180,8 +186,6 @@ def _choices(payee: Payee, header: ClaimHeader, chain: Chain) -> tuple[Payee, tu
     given = []
     if header.phase != "posted":
         given.append("phase")
-    if header.revision:
-        given.append("revision")
     due = held.released(chain.held, seconds(header.window_end), "due")[0]
     if int(header.released) != due:
         for how in get_args(held.Release):

@@ -9,10 +9,10 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
-from settled_home import APP, JOB, Federation, Json, guest_pod
 
 from homefed.api.errors import Invalid, Refused
 from homefed.core import evidence, recompute
+from unit.core.settled_home import APP, JOB, Federation, Json, guest_pod
 
 
 def two_hours() -> Federation:
