@@ -52,7 +52,7 @@ async def test_an_hour_of_work_becomes_a_receipted_claim_and_a_balance(world: Le
     assert found.status == "True"
     (claim,) = await world.claims()
     assert conditions.is_true(claim["status"]["conditions"], "Ready")
-    memory = 64 * 1024 * 3585 * 64_000 // (3600 * 2**20)
+    memory = 64 * 1024 * 3600 * 64_000 // (3600 * 2**20)
     charged = CPU_HOUR + memory + NETWORK_HOUR
     assert int(claim["spec"]["charged"]) == charged
     assert await world.reader.balance(world.account) == int(claim["spec"]["paid"]) == charged * 9 // 10
@@ -133,7 +133,7 @@ async def test_while_prometheus_is_down_the_window_waits_and_nothing_is_lost(wor
     await world.meter(at(2, 61))
     await settlement.settle(world.name, at(2, 70))
     total = sum(int(claim["spec"]["charged"]) for claim in await world.claims())
-    memory = 64 * 1024 * 7185 * 64_000 // (3600 * 2**20)
+    memory = 64 * 1024 * 7200 * 64_000 // (3600 * 2**20)
     network = 72_000_000 * 1_000_000 // 2**30
     assert total == 2 * CPU_HOUR + memory + network
     assert (await world.condition())["status"] == "True"

@@ -24,7 +24,7 @@ from homefed.api.claim_document import (
 from homefed.api.errors import Incident, Invalid
 from homefed.api.ledger_documents import Outcome
 from homefed.api.meta import parse
-from homefed.core.held import Held, Release, add
+from homefed.core.held import Held, Release, add, held_ppm
 from homefed.core.ledger_reading import read_header
 from homefed.core.rewards import Account, Key
 from homefed.core.windows import Window, seconds
@@ -152,11 +152,19 @@ class Payee:
     hold_months: int = 9
     """So many whole calendar months what is held stays held."""
     release: Release = "due"
+    held_schedule: tuple[int, ...] = ()
+    """`held_ppm` by month of membership."""
+    joined: int = 0
+    """Seconds: from when months of membership are counted."""
     rate_card_digest: str = "0" * 64
 
     @property
     def account(self) -> str:
         return names.contributor_account(self.federation, self.home)
+
+    def at(self, window: Window) -> Payee:
+        """With the held-back share of the month in which the window ends."""
+        return replace(self, held_ppm=held_ppm(self.held_schedule, self.joined, window.end))
 
 
 def claim_name(pool: str, window: Window, identity: str) -> str:

@@ -11,70 +11,31 @@ their lines. A book per home and pool holds that in memory and is dropped after 
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Mapping
 from datetime import datetime
 from typing import Any, Final
 
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
-from homefed.api import dsse, meta, names
+from homefed.api import names
 from homefed.api.errors import HomefedError, Incident
-from homefed.api.scheduling_pool import SchedulingPoolSpec
-from homefed.core import (
-    claim_building,
-    claim_chain,
-    conditions,
-    guest_lifecycle,
-    home_key,
-    readings,
-    settlement,
-    standstill,
-    windows,
-)
-from homefed.core.claim_chain import Payee
+from homefed.core import conditions, guest_lifecycle, home_key, standstill
 from homefed.core.findings import Finding
-from homefed.core.pool import rate_card_digest
-from homefed.core.rewards import observation
-from homefed.core.settlement import Inputs, Settle, Wait
 from homefed.hub.alarms import Alarms
-from homefed.hub.books import Book, read_book
-from homefed.hub.claims import Claims
-from homefed.hub.clearing import Clearing
+from homefed.hub.books import Book, open_book
 from homefed.hub.config import Config
 from homefed.hub.ledger_gate import Ledger, LedgerGate
-from homefed.hub.reports import Mailbox, Reports
+from homefed.hub.pool_settlement import FINE, SETTLED, TOLD_AFTER_SECONDS, Outcome, PoolSettlement
+from homefed.hub.reports import Mailbox
 from homefed.kube.client import KubeClient
 from homefed.kube.resources import GUESTPODS, HOMES, REWARDCLAIMS, SCHEDULINGPOOLS, USAGEREPORTS
 
 logger = logging.getLogger(__name__)
 Json = dict[str, Any]
 
-SETTLED: Final = "Settled"
 FIELD_MANAGER: Final = "homefed-settlement"
-TOLD_AFTER_SECONDS: Final = 30
-"""So long a missing report is nothing to speak of: it is on its way."""
-CLAIMS_PER_PASS: Final = 100
-
-_FINE: Final = Finding(
-    conditions.TRUE, SETTLED, "Every window that has passed is settled, and receipted by the ledger."
-)
-
-
-@dataclass(frozen=True)
-class Outcome:
-    """What a pass over one home in one pool came to."""
-
-    finding: Finding
-    again: int = 0
-    """Second before which nothing more is to be done."""
-    alarming: bool = False
-
-    @classmethod
-    def of(cls, error: HomefedError) -> Outcome:
-        """What the ledger's answer, or its absence, comes to."""
-        found = Finding(conditions.FALSE, error.reason, standstill.sentence(error))
-        return cls(found, alarming=standstill.alarming(error))
+WORDS: Final = (names.ANNOTATION_RESUME, names.ANNOTATION_REVIEW)
+"""Annotations of a Home with which the organiser asks for a pass now."""
 
 
 class Settlement:
@@ -92,21 +53,15 @@ class Settlement:
     ) -> None:
         """Without a ledger claims are made and stored, and wait. `is_observed` tells of a GuestPod whether the hub's
         own observation of it is complete: a home is settled only when it is of all its guests. None: its spec tells."""
-        self._is_observed = is_observed or (lambda guest, now: guest_lifecycle.is_observed(guest, None, now))
-        self._client = client
-        self._alarms = alarms
-        self._key = key
-        self._config = config
+        observed = is_observed or (lambda guest, now: guest_lifecycle.is_observed(guest, None, now))
+        self._client, self._alarms = client, alarms
         self._ledger = LedgerGate(ledger)
-        self._claims = Claims(client, self._ledger)
-        public = key.public_key().public_bytes_raw()
-        self._keys = {dsse.fingerprint(public): public}
-        self._books: dict[tuple[str, str], Book] = {}
+        self._pools = PoolSettlement(client, self._ledger, key, config.federation_id, alarms, observed)
+        self.books: dict[tuple[str, str], Book] = {}
+        """By UID of the Home and pool; what is not here was not read since the start, or since an error."""
         self._with_claims: dict[str, set[str]] = {}
         """UID of a Home → pools in which it had claims when they were listed last."""
         self._idle_until: dict[str, int] = {}
-        self._reports = Reports(config.federation_id)
-        self._clearing = Clearing(client, self._claims, self._reports)
 
     async def run_pass(self, now: datetime) -> None:
         """Every home for which something may be due; `now` is the hub's clock (aware). Failures are conditions."""
@@ -115,18 +70,19 @@ class Settlement:
         self._alarms.keep({home["metadata"]["name"] for home in homes})
         await self._ledger.check(now)
         for home in homes:
-            idle = int(now.timestamp()) < self._idle_until.get(home["metadata"]["uid"], 0)
-            if (
-                idle
-                and self._ledger.incident is None
-                and names.ANNOTATION_RESUME not in (home["metadata"].get("annotations") or {})
-            ):
+            if int(now.timestamp()) < self._idle_until.get(home["metadata"]["uid"], 0) and not self._is_urgent(home):
                 continue
             try:
                 await self._settle(home, pools, now)
             except HomefedError as error:
                 # One home's trouble is not another's; what can be said of it has been said in its condition.
                 logger.warning("settlement of %s: %s", home["metadata"]["name"], error.message, extra=_extra(error))
+
+    def _is_urgent(self, home: Json) -> bool:
+        """Something is to be done though no window is due."""
+        metadata = home["metadata"]
+        asked = any(word in (metadata.get("annotations") or {}) for word in WORDS)
+        return asked or self._ledger.incident is not None or "deletionTimestamp" in metadata
 
     async def settle(self, home_name: str, now: datetime) -> Finding:
         """Settle what is due of one home, send what is not receipted, and say so in its condition Settled."""
@@ -138,11 +94,15 @@ class Settlement:
     async def _settle(self, home: Json, pools: Mapping[str, Json], now: datetime) -> Finding:
         mailbox = await self._gather(home, now)
         if mailbox is None:
-            return _FINE
+            return FINE
         await self._resume(mailbox, now)
         uid = mailbox.home_uid
+        if asked := self._annotation(home, names.ANNOTATION_REVIEW) is not None:
+            self._close_books(uid)
         outcomes = [await self._outcome(mailbox, pool, pools.get(pool), now) for pool in await self._pools_of(mailbox)]
-        worst = next((one.finding for one in outcomes if one.finding.status != conditions.TRUE), _FINE)
+        worst = next((one.finding for one in outcomes if one.finding.status != conditions.TRUE), FINE)
+        if asked and not any(book.asked or book.reopened for book in self._books_of(uid)):
+            await self._take_away(home, names.ANNOTATION_REVIEW)
         await self._tell(home, worst, now)
         self._idle_until[uid] = min((one.again for one in outcomes), default=int(now.timestamp()) + TOLD_AFTER_SECONDS)
         return worst
@@ -151,24 +111,23 @@ class Settlement:
         """One pool's part of a pass; what a person has to see to is an alarm as well."""
         name, key = mailbox.home["metadata"]["name"], (mailbox.home_uid, pool)
         try:
-            outcome = await self._settle_pool(mailbox, pool, found, now)
+            outcome = await self._pools.settle(mailbox, pool, found, self.books[key], now)
         except Incident as error:
             outcome = Outcome.of(error)
         except HomefedError as error:
-            self._books.pop(key, None)
+            self.books.pop(key, None)
             outcome = Outcome(Finding.of(error), alarming=standstill.alarming(error))
         if outcome.alarming:
             await self._alarms.raise_(mailbox.home, pool, outcome.finding)
         else:
             self._alarms.clear(name, pool)
-        if key in self._books:
-            self._alarms.waiting(name, pool, len(self._books[key].pending))
+        if key in self.books:
+            self._alarms.waiting(name, pool, len(self.books[key].pending))
         return outcome
 
     async def _resume(self, mailbox: Mailbox, now: datetime) -> None:
         """The organiser's word that settlement may go on: taken away once everything that it concerns is written."""
-        metadata = mailbox.home["metadata"]
-        wanted = (metadata.get("annotations") or {}).get(names.ANNOTATION_RESUME)
+        wanted = self._annotation(mailbox.home, names.ANNOTATION_RESUME)
         if wanted is None:
             return
         resend = wanted == standstill.RESUME_RESEND
@@ -176,17 +135,35 @@ class Settlement:
             self._begin_anew()
         for obj in (await self._client.list(REWARDCLAIMS, mailbox.name)).items:
             if obj["spec"]["part"] == "Header":
-                await self._claims.release(obj, now, resend=resend)
-        self._books = {key: book for key, book in self._books.items() if key[0] != mailbox.home_uid}
-        version = {"resourceVersion": metadata["resourceVersion"], "annotations": {names.ANNOTATION_RESUME: None}}
-        await self._client.patch(HOMES, metadata["name"], {"metadata": version})
+                await self._pools.claims.release(obj, now, resend=resend)
+        self._close_books(mailbox.home_uid)
+        await self._take_away(mailbox.home, names.ANNOTATION_RESUME)
         what = "claims without receipt, and those that the ledger has lost," if resend else "claims without receipt"
         await self._alarms.tell(mailbox.home, "SettlementResumed", f"By the organiser's word {what} are sent.")
+
+    def _annotation(self, home: Json, name: str) -> str | None:
+        found = (home["metadata"].get("annotations") or {}).get(name)
+        return str(found) if found is not None else None
+
+    async def _take_away(self, home: Json, annotation: str) -> None:
+        """What it asked for is written. A word that came since then stays."""
+        metadata = home["metadata"]
+        patch = {"metadata": {"resourceVersion": metadata["resourceVersion"], "annotations": {annotation: None}}}
+        after = await self._client.patch(HOMES, metadata["name"], patch)
+        metadata["resourceVersion"] = after["metadata"]["resourceVersion"]
+        metadata["annotations"] = after["metadata"].get("annotations") or {}
+
+    def _books_of(self, home_uid: str) -> list[Book]:
+        return [book for (uid, _), book in self.books.items() if uid == home_uid]
+
+    def _close_books(self, home_uid: str) -> None:
+        """They are read anew from the claims."""
+        self.books = {key: book for key, book in self.books.items() if key[0] != home_uid}
 
     def _begin_anew(self) -> None:
         """What the ledger shows now is believed; every other home's receipts must hold against it."""
         self._ledger.begin_anew()
-        for book in self._books.values():
+        for book in self.books.values():
             book.verified = False
 
     async def _gather(self, home: Json, now: datetime) -> Mailbox | None:
@@ -204,123 +181,14 @@ class Settlement:
         after an error must not be taken for one without claims."""
         uid = mailbox.home_uid
         wanted = {guest["spec"]["poolName"] for guest in mailbox.guests} | self._with_claims.get(uid, set())
-        if uid not in self._with_claims or any((uid, pool) not in self._books for pool in wanted):
+        if uid not in self._with_claims or any((uid, pool) not in self.books for pool in wanted):
             objects = (await self._client.list(REWARDCLAIMS, mailbox.name)).items
             self._with_claims[uid] = {obj["spec"]["poolName"] for obj in objects}
             wanted |= self._with_claims[uid]
             for pool in wanted:
-                if (uid, pool) not in self._books:
-                    self._books[uid, pool] = self._read(pool, objects)
+                if (uid, pool) not in self.books:
+                    self.books[uid, pool] = open_book(objects, pool, self._pools.keys)
         return sorted(wanted)
-
-    def _read(self, pool: str, objects: Sequence[Json]) -> Book:
-        """A book that cannot be read stands still: what it says is not what this hub signed."""
-        try:
-            return read_book([obj for obj in objects if obj["spec"]["poolName"] == pool], self._keys)
-        except Incident as error:
-            return Book(broken=error)
-
-    async def _settle_pool(self, mailbox: Mailbox, pool: str, found: Json | None, now: datetime) -> Outcome:
-        if found is None:
-            message = f"SchedulingPool {pool} is gone: its windows have no price."
-            return Outcome(Finding(conditions.FALSE, "PoolGone", message))
-        if behind := sum(not self._is_observed(guest, now) for guest in mailbox.guests):
-            logger.info("settlement of %s waits: %d guests are being observed", mailbox.name, behind)
-            return Outcome(_FINE)
-        spec = meta.parse(SchedulingPoolSpec, found["spec"], where="spec")
-        payee = self._payee(mailbox, pool, spec)
-        book = self._books[mailbox.home_uid, pool]
-        if book.broken is not None:
-            raise book.broken
-        await self._verify(mailbox, payee, book, now)
-        trouble = await self._push(book, now)
-        guests = [observation(obj) for obj in mailbox.guests if obj["spec"]["poolName"] == pool]
-        parts, refused = self._reports.parts(mailbox, pool, book.chain.reports)
-        reports = readings.assemble(parts)
-        seconds = int(now.timestamp())
-        for _ in range(CLAIMS_PER_PASS):
-            inputs = Inputs(self._config.federation_id, mailbox.home_uid, spec, guests, reports, book.chain)
-            step = settlement.decide(inputs, seconds)
-            if not isinstance(step, Settle):
-                break
-            await self._write(mailbox, payee, book, step)
-        trouble = trouble or await self._push(book, now)
-        if trouble is not None:
-            return Outcome.of(trouble)
-        if isinstance(step, Settle):
-            return Outcome(_FINE)
-        if isinstance(step, Wait):
-            told = seconds >= step.since + TOLD_AFTER_SECONDS
-            message = f"{pool}: {step.message}" + (f" (refused: {refused})" if refused else "")
-            return Outcome(Finding(conditions.FALSE, step.reason, message) if told else _FINE)
-        await self._clearing.clear(mailbox, pool, book, inputs, seconds)
-        length, grace = spec.settlement.window_seconds, settlement.grace_of(inputs)
-        return Outcome(_FINE, windows.floor(seconds - grace, length) + length + grace)
-
-    def _payee(self, mailbox: Mailbox, pool: str, spec: SchedulingPoolSpec) -> Payee:
-        return Payee(
-            self._config.federation_id,
-            pool,
-            mailbox.home_uid,
-            fee_ppm=spec.settlement.fee_ppm,
-            rate_card_digest=rate_card_digest(spec),
-        )
-
-    async def _verify(self, mailbox: Mailbox, payee: Payee, book: Book, now: datetime) -> None:
-        """Before the first settlement after a start, and after an answer that stops: does the ledger's chain agree
-        with ours? What it has of ours beyond that is taken over, which can also be the remedy."""
-        if self._ledger.incident is not None:
-            raise self._ledger.incident
-        if book.verified or not self._ledger.configured:
-            return
-        try:
-            foreign, place = await self._claims.compare(payee, book.digests, book.newest, self._keys, now)
-        except HomefedError as error:
-            if book.stopped is None or isinstance(error, Incident):
-                raise
-            raise book.stopped from error  # that the ledger is away as well is not what a person has to see to
-        if foreign:
-            first = foreign[0].claim.header.sequence
-            ours = [one for one in book.pending if one.header["spec"]["sequence"] >= first]
-            for one in ours:
-                await self._claims.forget(mailbox.name, one.name, len(one.parts))
-            for adopted in foreign:
-                await self._claims.adopt(mailbox.name, adopted)
-            objects = (await self._client.list(REWARDCLAIMS, mailbox.name)).items
-            vars(book).update(vars(self._read(payee.pool, objects)))
-        if book.stopped is not None:
-            raise book.stopped
-        if place is not None and book.last is not None and place.digest == book.last.digest:
-            void = await self._claims.is_void(book.last, now)
-            chain = book.chain.without(book.last) if void else book.chain
-            book.chain = replace(chain, cumulative_paid=place.cumulative_paid)
-        book.verified = True
-
-    async def _push(self, book: Book, now: datetime) -> HomefedError | None:
-        """Send what has no receipt, in order. Trouble is returned: windows are settled while the ledger is down, too.
-
-        After an answer that stops nothing is sent again before the chain has been compared; see `_verify`.
-        """
-        if not book.pending:
-            return None
-        sent, trouble = await self._claims.push(book.pending, now)
-        names_ = {one.name for one in book.pending[:sent]}
-        receipted = int(now.timestamp())
-        book.kept = [replace(kept, receipted=receipted) if kept.name in names_ else kept for kept in book.kept]
-        del book.pending[:sent]
-        book.verified = trouble is None or not standstill.stops(trouble)
-        return trouble
-
-    async def _write(self, mailbox: Mailbox, payee: Payee, book: Book, step: Settle) -> None:
-        secret = self._key.private_bytes_raw()
-        claim = claim_building.build(payee, book.chain, step.window, step.lines, step.reports, secret)
-        for stranger in step.strangers:
-            self._reports.tell_once(
-                stranger, f"{mailbox.name}: reported pod {stranger} is no guest of this home", "UnknownPod"
-            )
-        parts, header = claim_chain.objects(claim, mailbox.name, self._key)
-        book.enter(claim, await self._claims.write(parts, header))
-        logger.info("claim %s of %s: %s µcredit", claim.name, mailbox.name, claim.header.charged)
 
     async def _tell(self, home: Json, finding: Finding, now: datetime) -> None:
         """Write condition Settled of the Home, when it says something new."""
@@ -335,7 +203,7 @@ class Settlement:
             generation,
             now,
         )
-        if after == before or (before is None and finding == _FINE):
+        if after == before or (before is None and finding == FINE):
             return
         metadata = {"name": home["metadata"]["name"], "uid": home["metadata"]["uid"]}
         body = {"metadata": metadata, "status": {"conditions": [after]}}
