@@ -129,6 +129,8 @@ class LineReading(Document):
     expected: Annotated[int, Field(ge=0)]
     gaps: Annotated[int, Field(ge=0)]
     open: Natural
+    read_until: Annotated[int, Field(ge=0, le=2**53 - 1)] | None = None
+    """ms, hub's clock; up to here at least the home had read. Absent where that is not known."""
     resets: Annotated[int, Field(ge=0)]
     samples: Annotated[int, Field(ge=0)]
 

@@ -30,6 +30,7 @@ from homefed.core.rewards import Account, Key
 from homefed.core.windows import Window, seconds
 
 REPORTS_PER_PART: Final = 100
+_NONE: Final = Account()
 Json = dict[str, Any]
 
 
@@ -101,7 +102,7 @@ class Chain:
             claim.digest,
             max(claim.window.end, self.end or 0),
             int(header.cumulative_paid),
-            {**before.accounts, **{_key(line): before._account(line, header.sequence) for line in claim.lines}},
+            before._entered(claim),
             before.reports | claim.reports,
             tuple(header.held_back or ()),
         )
@@ -112,9 +113,7 @@ class Chain:
         for line in reversed(claim.lines):  # two lines of one key: the first one opened
             before = accounts.get(_key(line))
             if before is not None:
-                newest = before.sequence == claim.header.sequence and line.reading is not None
-                close = int(line.reading.open) if newest and line.reading is not None else before.close
-                accounts[_key(line)] = Account(before.accepted - int(line.accepted), close, before.sequence)
+                accounts[_key(line)] = before.without(line, claim.header.sequence)
         return replace(self, accounts=accounts, reports=self.reports - claim.reports)
 
     def resolved(self, claim: Claim, outcome: Outcome) -> Chain:
@@ -130,10 +129,12 @@ class Chain:
         accounts = {key: one for key, one in self.accounts.items() if key.guest_pod in guests}
         return replace(self, accounts=accounts, reports=self.reports.intersection(reports))
 
-    def _account(self, line: Line, sequence: int) -> Account:
-        accepted = int(line.accepted_before) + int(line.accepted)
-        before = self.accounts.get(_key(line), Account())
-        return Account(accepted, int(line.reading.close) if line.reading is not None else before.close, sequence)
+    def _entered(self, claim: Claim) -> dict[Key, Account]:
+        accounts = dict(self.accounts)
+        for line in claim.lines:
+            key = _key(line)
+            accounts[key] = accounts.get(key, _NONE).after(line, claim.header.sequence)
+        return accounts
 
 
 def _key(line: Line) -> Key:

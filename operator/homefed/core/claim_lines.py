@@ -13,11 +13,11 @@ from typing import Final
 
 from homefed.api.claim_document import Line
 from homefed.api.rate_card import Price
-from homefed.api.report_document import ReportLine
 from homefed.api.scheduling_pool import SchedulingPoolSpec
 from homefed.core import rates
 from homefed.core.rates import Stretch
 from homefed.core.readings import Report
+from homefed.core.report_gates import Step
 from homefed.core.rewards import (
     Account,
     Key,
@@ -95,7 +95,7 @@ def _of_guest(
             if section.card_digest is not None:
                 line = line.model_copy(update={"rate_card_digest": section.card_digest})
             if section.is_late:
-                so_far[key] = after(line, before)
+                so_far[key] = before.after(line, before.sequence)
             yield line
 
 
@@ -119,12 +119,6 @@ def _line(
         federation=federation,
         factor_ppm=section.factor(usage, before),
     )
-
-
-def after(line: Line, before: Account) -> Account:
-    """What is known of a pod, resource and basis after a line of it."""
-    close = before.close if line.reading is None else int(line.reading.close)
-    return Account(int(line.accepted_before) + int(line.accepted), close, before.sequence)
 
 
 def _sections(
@@ -166,8 +160,8 @@ def owes_reserved(pool: SchedulingPoolSpec, accounts: Mapping[Key, Account], gue
 
 def usage_of(reports: Iterable[Report]) -> dict[tuple[str, str], Usage]:
     """(guest pod, resource) → what these reports, oldest first, say of it."""
-    found: dict[tuple[str, str], list[ReportLine]] = defaultdict(list)
+    found: dict[tuple[str, str], list[Step]] = defaultdict(list)
     for report in reports:
         for line in report.lines:
-            found[line.guest_pod, line.resource].append(line)
-    return {key: summarise(lines) for key, lines in found.items()}
+            found[line.guest_pod, line.resource].append(Step(line, report.window, 2 * report.interval_ms))
+    return {key: summarise(steps) for key, steps in found.items()}

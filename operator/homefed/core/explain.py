@@ -12,8 +12,9 @@ from typing import Any, Final
 
 from homefed.api.claim_document import ClaimHeader, Line
 from homefed.api.rate_card import PPM
-from homefed.core import metering, rates, readings, rewards, samples
+from homefed.core import metering, rates, readings, report_gates, rewards, samples
 from homefed.core.ledger import line_amount
+from homefed.core.meter_limits import NETWORK
 from homefed.core.windows import Window, seconds
 
 UNSEEN: Final = "UnseenTime"
@@ -181,7 +182,7 @@ def _unseen(line: Line, window: Window, guest: rewards.Observation | None) -> It
 def _bounded(line: Line) -> Hint:
     close = int(line.reading.close) if line.reading is not None else 0
     over = max(0, close - int(line.accepted_before) - int(line.bound))
-    if line.resource in rewards.NETWORK:
+    if line.resource in NETWORK:
         text = f"{over} {line.unit} lie above the pool's maxBandwidthMbps × running time; payable once that has grown"
     else:
         text = (
@@ -233,9 +234,16 @@ HINTS: Final[Mapping[str, Callable[[Line], Hint]]] = {
     **dict(
         (
             _plain(
-                rewards.NOT_MONOTONE,
-                "the cumulative reading is below one that was accepted before: not accepted. It becomes payable once"
-                " the reading has passed the earlier one; a meter that lost its readings must not begin anew",
+                report_gates.NOT_MONOTONE,
+                "the cumulative reading is below one that was accepted before, or a report begins before it: not"
+                " accepted. It becomes payable once the reading has passed the earlier one; a meter that lost its"
+                " readings must not begin anew",
+            ),
+            _plain(
+                report_gates.IMPOSSIBLE,
+                "more than the pod's limit allows in the time was reported: not accepted, and nothing more that is used"
+                " of this pod and resource, until the organiser has the claim corrected. Is one series counted twice"
+                " (two scrape sources), or is a recording rule in place of the raw counter?",
             ),
             _plain(
                 readings.MALFORMED_LINE,

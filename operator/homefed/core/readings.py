@@ -20,6 +20,7 @@ from homefed.api.errors import Invalid
 from homefed.api.guest_pod import TERMINAL
 from homefed.api.meta import parse
 from homefed.api.report_document import LINES_PER_PART, MAX_READINGS, UNITS, Reading, ReportDocument, ReportLine
+from homefed.core.meter_inputs import KUBELET_MS
 from homefed.core.metering import METER_VERSION, Guest, Measured, Settings, Span
 from homefed.core.windows import Window, millis, seconds
 
@@ -58,6 +59,8 @@ class Report:
     lines: tuple[ReportLine, ...]
     readings: tuple[Reading, ...]
     signatures: tuple[ReportSignature, ...]
+    interval_ms: int = KUBELET_MS
+    """Between two samples, as expected."""
 
     @property
     def digest(self) -> str:
@@ -150,6 +153,7 @@ def open_part(obj: Mapping[str, Any], origin: Origin, keys: Mapping[str, bytes])
     envelope = dsse.decode(str(spec.get("envelope", "")))
     document = parse(ReportDocument, dsse.verify(envelope, dsse.REPORT_TYPE, keys), where="report")
     _check_origin(document, spec, origin)
+    _check_name(document, str(obj.get("metadata", {}).get("name")))
     signature = envelope.to_json()["signatures"][0]
     return Part(document, ReportSignature(digest=sha256(envelope.payload).hexdigest(), **signature))
 
@@ -173,6 +177,14 @@ def _check_origin(document: ReportDocument, spec: Mapping[str, Any], origin: Ori
         raise Invalid("report: windowEnd must lie after windowStart, at most 31 days", reason="InvalidWindow")
 
 
+def _check_name(document: ReportDocument, name: str) -> None:
+    """A part has one name, and an API server one object of a name: so no window is reported twice."""
+    window = Window(seconds(document.window_start), seconds(document.window_end))
+    expected = report_name(document.pool, window, document.part)
+    if name != expected:
+        raise Invalid(f"report: metadata.name is {name[:253]!r}, expected {expected!r}", reason="NotItsOwn")
+
+
 def assemble(parts: Iterable[Part]) -> list[Report]:
     """Whole reports, oldest window first; of what lacks a part nothing is used."""
     groups: dict[tuple[Window, str, int], dict[int, Part]] = defaultdict(dict)
@@ -194,6 +206,7 @@ def _whole(window: Window, parts: list[Part]) -> Report:
         tuple(line for part in parts for line in part.document.lines),
         tuple(reading for part in parts for reading in part.document.readings),
         tuple(part.signature for part in parts),
+        max(KUBELET_MS, *(part.document.scrape_interval_ms for part in parts)),
     )
 
 

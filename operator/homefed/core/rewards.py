@@ -17,24 +17,21 @@ from typing import Any, Final, NamedTuple
 from homefed.api import names, quantities
 from homefed.api.claim_document import Line, LineReading, Unit
 from homefed.api.rate_card import PPM, Basis, Price, Terms
-from homefed.api.report_document import METERED, RECEIVE, TRANSMIT, UNITS, ReportLine
+from homefed.api.report_document import MEMORY, METERED, UNITS, ReportLine
 from homefed.core.ledger import UNITS_OF, line_amount
-from homefed.core.metering import OVER_CAPACITY, over_capacity
+from homefed.core.meter_limits import KIB_SECOND, NETWORK
 from homefed.core.rates import rate_of
-from homefed.core.readings import line_fault
+from homefed.core.report_gates import IMPOSSIBLE, Step, fault
 from homefed.core.rounding import quantity
 from homefed.core.windows import Window, millis, span_ms
 
 BYTES_PER_MS_OF_MBPS: Final = 125
-NETWORK: Final = (RECEIVE, TRANSMIT)
 STANDARD_TERMS: Final = Terms()
 
 BOUNDED: Final = "Bounded"
 """The home reported more than the hub's observation allows; the rest may be accepted later."""
 NO_REPORT: Final = "NoReport"
 """Nothing of this window has been reported in time; it enters a later claim."""
-NOT_MONOTONE: Final = "NotMonotone"
-"""The home's cumulative value is below one that was accepted before."""
 
 
 class Key(NamedTuple):
@@ -53,6 +50,24 @@ class Account:
     accepted: int = 0
     close: int = 0
     sequence: int = 0
+    until: int = 0
+    """ms; up to here at least the home has read; 0: not known."""
+    refused: bool = False
+    """What was reported was impossible: nothing used is accepted any more."""
+
+    def after(self, line: Line, sequence: int) -> Account:
+        """What is known once this line is in a claim."""
+        accepted = int(line.accepted_before) + int(line.accepted)
+        refused = IMPOSSIBLE in line.codes
+        if line.reading is None:
+            return Account(accepted, self.close, sequence, self.until, refused)
+        return Account(accepted, int(line.reading.close), sequence, line.reading.read_until or self.until, refused)
+
+    def without(self, line: Line, sequence: int) -> Account:
+        """What is known once the claim of this sequence, which has this line, is taken back."""
+        accepted, is_newest = self.accepted - int(line.accepted), self.sequence == sequence
+        close = int(line.reading.open) if is_newest and line.reading is not None else self.close
+        return Account(accepted, close, self.sequence, refused=self.refused and not is_newest)
 
 
 @dataclass(frozen=True)
@@ -103,6 +118,7 @@ class Usage:
     estimated: int
     opened: int = 0
     """Cumulative units at which the oldest of these lines opens."""
+    steps: tuple[Step, ...] = ()
 
 
 def observation(obj: Mapping[str, Any]) -> Observation:
@@ -126,9 +142,10 @@ def _optional(time: str | None) -> int | None:
     return None if time is None else millis(time)
 
 
-def summarise(lines: Iterable[ReportLine]) -> Usage:
-    """`lines`: at least one, of one pod and resource, oldest first."""
-    own = list(lines)
+def summarise(steps: Iterable[Step]) -> Usage:
+    """`steps`: at least one, of one pod and resource, oldest first."""
+    taken = tuple(steps)
+    own = [step.line for step in taken]
     return Usage(
         newest=own[-1],
         samples=sum(line.samples for line in own),
@@ -137,6 +154,7 @@ def summarise(lines: Iterable[ReportLine]) -> Usage:
         resets=sum(line.resets for line in own),
         estimated=sum(int(line.estimated) for line in own),
         opened=int(own[0].open),
+        steps=taken,
     )
 
 
@@ -199,10 +217,12 @@ def used_line(
     reading: LineReading | None = _reading(before.close, before.close, None)
     if usage is not None:
         reported, codes = max(0, int(usage.newest.close) - before.close), list(usage.newest.flags)
-        fault = _fault(guest, usage.newest, before, window)
-        close = int(usage.newest.close) if fault is None else before.accepted
-        codes = [fault] if fault is not None else codes
-        reading = _reading(before.close, close, usage) if fault is None else None
+        found = _fault(guest, usage, before)
+        close = int(usage.newest.close) if found is None else before.accepted
+        codes = [found] if found is not None else codes
+        reading = _reading(before.close, close, usage) if found is None else None
+    if before.refused:
+        close, codes, reading = before.accepted, [IMPOSSIBLE], None
     # What was reported earlier and lay above the bound becomes payable as the bound grows.
     accepted = max(0, min(close - before.accepted, allowed))
     if not (accepted or reported or guest.reserved_in(window)):
@@ -217,15 +237,18 @@ def used_line(
     )
 
 
-def _fault(guest: Observation, line: ReportLine, before: Account, window: Window) -> str | None:
-    """The gates before arithmetic: what fails one is not accepted, stays visible with its code, and is never cut."""
-    if (fault := line_fault(line)) is not None:
-        return fault
-    if int(line.close) < before.close:
-        return NOT_MONOTONE
-    if over_capacity(line.resource, int(line.close), guest.requests, window.end_ms - guest.bound):
-        return OVER_CAPACITY
-    return None
+def _fault(guest: Observation, usage: Usage, before: Account) -> str | None:
+    """Why nothing of this usage is accepted, as a code."""
+    resource = usage.newest.resource
+    return fault(
+        usage.steps,
+        limit=guest.requests.get(resource, 0),
+        per_ms=KIB_SECOND if resource == MEMORY else 1,
+        begun=guest.bound,
+        ended=guest.ended,
+        close=before.close,
+        until=before.until or guest.bound,
+    )
 
 
 def _reading(opened: int, closed: int, usage: Usage | None) -> LineReading:
@@ -239,6 +262,7 @@ def _reading(opened: int, closed: int, usage: Usage | None) -> LineReading:
         gaps=usage.gaps,
         resets=usage.resets,
         estimated=str(usage.estimated),
+        read_until=usage.steps[-1].read_until,
     )
 
 

@@ -154,7 +154,7 @@ def test_the_lines_of_a_reversed_claim_can_be_accepted_again_in_the_next_one() -
     assert isinstance(step, Settle)
     claim = build(PAYEE, Chain(), step.window, step.lines, step.reports, b"secret")
     chain = Chain().after(claim)
-    assert chain.accounts[Key(guest(1).uid, "cpu", "used")] == Account(500, 500, 1)
+    assert chain.accounts[Key(guest(1).uid, "cpu", "used")] == Account(500, 500, 1, (HOUR.end - 30) * 1000)
     chain = chain.after(reversal(claim.header, chain), claim)
     assert chain.accounts[Key(guest(1).uid, "cpu", "used")] == Account(0, 0, 1)
     assert (chain.reports, chain.end) == (frozenset(), HOUR.end)

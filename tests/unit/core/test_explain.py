@@ -11,6 +11,7 @@ from homefed.core import (
     explain,
     meter_quality,
     readings,
+    report_gates,
     rewards,
     samples,
 )
@@ -129,7 +130,8 @@ def test_time_that_the_hub_did_not_see_is_counted_where_the_pod_is_known() -> No
 
 
 CODES = [
-    *(rewards.BOUNDED, rewards.NO_REPORT, rewards.NOT_MONOTONE, readings.MALFORMED_LINE),
+    *(rewards.BOUNDED, rewards.NO_REPORT, readings.MALFORMED_LINE),
+    *(report_gates.NOT_MONOTONE, report_gates.IMPOSSIBLE),
     *(meter_quality.PARTIAL, meter_quality.NO_SAMPLES, meter_quality.ESTIMATED, meter_quality.LAGGED),
     *(meter_quality.OVER_CAPACITY, samples.NOT_FINITE, samples.NEGATIVE, samples.TOO_LARGE, samples.FUTURE),
     *("Carried", "Forfeited"),

@@ -10,6 +10,7 @@ from homefed.api.claim_document import Line
 from homefed.api.rate_card import Price
 from homefed.api.report_document import UNITS, ReportLine
 from homefed.core.ledger import line_amount
+from homefed.core.report_gates import Step
 from homefed.core.rewards import Account, Observation, Usage, bound, observation, reserved_line, summarise, used_line
 from homefed.core.rounding import split
 from homefed.core.windows import Window
@@ -44,7 +45,7 @@ def pod(
     )
 
 
-def reported(resource: str, opened: int, closed: int, **more: object) -> Usage:
+def reported(resource: str, opened: int, closed: int, window: Window | None = None, **more: object) -> Usage:
     fields = {"samples": 240, "expected": 240, "gaps": 0, "resets": 0, "coverage_ppm": 1_000_000, "flags": []}
     values = {
         "unit": UNITS[resource],  # type: ignore[index]
@@ -55,7 +56,7 @@ def reported(resource: str, opened: int, closed: int, **more: object) -> Usage:
         **more,
     }
     line = ReportLine(guest_pod=UID, resource=resource, **values)  # type: ignore[arg-type]
-    return summarise([line])
+    return summarise([Step(line, HOUR if window is None else window, 30_000)])
 
 
 def used(
@@ -159,7 +160,8 @@ def test_a_report_that_comes_late_is_made_good_by_the_next_claim() -> None:
 @pytest.mark.parametrize(
     ("usage", "before", "code"),
     [
-        (reported("cpu", 0, 10**13), Account(), "OverCapacity"),
+        (reported("cpu", 0, 10**13), Account(), "Impossible"),
+        (reported("network-receive", 0, 10**13), Account(), "OverCapacity"),
         (reported("cpu", 0, 5), Account(10, 10), "NotMonotone"),
         (reported("cpu", 0, 5, amount="4"), Account(), "MalformedLine"),
         (reported("cpu", 0, 5, unit="byte"), Account(), "MalformedLine"),

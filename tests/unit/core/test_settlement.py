@@ -204,7 +204,7 @@ def test_claims_continue_each_other_and_what_each_pod_was_paid_for() -> None:
         parts, header = claim_chain.objects(claim, "homefed-home-a", HUB_KEY)
         chain = chain.after(claim_chain.read(header, parts, keys(HUB_KEY)))
     assert chain.sequence == 3
-    assert chain.accounts[Key(UID, "cpu", "used")] == Account(3000, 3000, 3)
+    assert chain.accounts[Key(UID, "cpu", "used")] == Account(3000, 3000, 3, (T0 + 3 * 3600 - 30) * 1000)
 
 
 def test_lines_are_cut_into_parts_of_a_thousand() -> None:
