@@ -27,7 +27,7 @@ def agent(installed: Release) -> Api:
     cluster.create_service_account("homefed-guests", "default")
     token = cluster.token_for("homefed", "homefed-agent")
     api = Api(cluster.host, cluster.spec.ports.apiserver, cluster.ca_path, token=token)
-    cluster.wait_for(lambda: "metadata.name" in outcome(api, renamed("web")), 20, "the policies are in force")
+    cluster.wait_for(lambda: "metadata.name" in outcome(api, renamed("web")), 120, "the policies are in force")
     return api
 
 
@@ -152,7 +152,7 @@ def test_the_agent_makes_pods_nowhere_else(agent: Api) -> None:
 
 def test_other_things_than_pods_have_no_room_among_guests(installed: Release) -> None:
     service = {"apiVersion": "v1", "kind": "Service", "metadata": {"name": "x"}, "spec": {"ports": [{"port": 80}]}}
-    installed.cluster.wait_for(lambda: _quota_counts(installed), 20, "the quota is in force")
+    installed.cluster.wait_for(lambda: _quota_counts(installed), 120, "the quota is in force")
     with pytest.raises(ApiError, match="exceeded quota"):
         installed.cluster.api.request("POST", "/api/v1/namespaces/homefed-guests/services", service)
 

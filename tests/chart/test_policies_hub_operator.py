@@ -41,9 +41,9 @@ def operator(installed: Release, admin: Api) -> Api:
         admin.request("POST", f"/apis/{RBAC}/v1/namespaces/{namespace}/rolebindings", body)
     token = cluster.token_for("homefed", "homefed-hub")
     api = Api(cluster.host, cluster.spec.ports.apiserver, cluster.ca_path, token=token)
-    cluster.wait_for(lambda: api.answers("/api/v1/namespaces/bystander/secrets"), 10, "the operator's rights")
+    cluster.wait_for(lambda: api.answers("/api/v1/namespaces/bystander/secrets"), 120, "the operator's rights")
     for what in ("a machine", "an ordinary pod"):  # one of each policy
-        cluster.wait_for(lambda what=what: _is_refused(api, what), 20, "the policies are in force")  # type: ignore[misc]
+        cluster.wait_for(lambda what=what: _is_refused(api, what), 120, "the policies are in force")  # type: ignore[misc]
     return api
 
 

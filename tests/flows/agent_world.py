@@ -22,6 +22,8 @@ from testbed.process import Process
 Json = dict[str, Any]
 GROUP = f"/apis/{names.API_VERSION}"
 NAMESPACE = "homefed"
+PATIENCE_S = 120.0
+"""Seconds that are waited for anything: they cost nothing where all works, and a loaded machine is slow."""
 AGENT = """
 import asyncio, sys
 from pathlib import Path
@@ -231,7 +233,7 @@ class World:
 
     # Waiting.
 
-    def wait(self, look: Callable[[], Any], what: str, within_s: float = 60) -> Any:
+    def wait(self, look: Callable[[], Any], what: str, within_s: float = PATIENCE_S) -> Any:
         """The first result that is true. AssertionError with the agent's log otherwise."""
         deadline = time.monotonic() + within_s
         while not (found := look()):
@@ -239,7 +241,20 @@ class World:
             time.sleep(0.05)
         return found
 
-    def wait_condition(self, name: str, type_: str, reason: str, within_s: float = 60) -> Json:
+    def wait_still(self, look: Callable[[], Any], for_s: float, what: str) -> Any:
+        """What it finds, once that has not changed for so many seconds."""
+        found, since = look(), time.monotonic()
+
+        def is_still() -> bool:
+            nonlocal found, since
+            if (now := look()) != found:
+                found, since = now, time.monotonic()
+            return time.monotonic() - since >= for_s
+
+        self.wait(is_still, f"{what}: still for {for_s} s")
+        return found
+
+    def wait_condition(self, name: str, type_: str, reason: str, within_s: float = PATIENCE_S) -> Json:
         def look() -> Json | None:
             conditions = ((self.contribution(name) or {}).get("status") or {}).get("conditions") or []
             return next((c for c in conditions if c["type"] == type_ and c["reason"] == reason), None)
@@ -247,7 +262,7 @@ class World:
         found: Json = self.wait(look, f"{name}: {type_} with reason {reason}; {self.contribution(name)}", within_s)
         return found
 
-    def wait_phase(self, uid: str, phase: str, within_s: float = 60) -> Json:
+    def wait_phase(self, uid: str, phase: str, within_s: float = PATIENCE_S) -> Json:
         found: Json = self.wait(
             lambda: status if (status := self.status(uid)).get("phase") == phase else None, f"{uid} {phase}", within_s
         )

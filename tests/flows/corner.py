@@ -15,6 +15,8 @@ from testbed.installation import NAMESPACE, cli
 from testbed.processes import HomeFed
 
 GROUP = f"/apis/{names.API_VERSION}"
+PATIENCE_S = 120.0
+"""Seconds that are waited for anything: they cost nothing where all works, and a loaded machine is slow."""
 REQUESTS = {"cpu": "100m", "memory": "64Mi", "ephemeral-storage": "64Mi"}
 PRICES = [
     {"resource": "cpu", "basis": "reserved", "microCredits": 10**9, "per": "core-hour"},
@@ -66,9 +68,9 @@ class Corner:
         selector = f"labelSelector={names.LABEL_POOL}%3D{self.name}"
         return list(self.hub.get(f"/api/v1/nodes?{selector}")["items"])
 
-    def ready_nodes(self, count: int, within_s: float = 30) -> list[str]:
+    def ready_nodes(self, count: int) -> list[str]:
         """Names of the virtual nodes, as soon as so many are Ready."""
-        eventually(lambda: sum(condition(n, "Ready") == "True" for n in self.nodes()) == count, "nodes Ready", within_s)
+        eventually(lambda: sum(condition(n, "Ready") == "True" for n in self.nodes()) == count, "nodes Ready")
         return sorted(node["metadata"]["name"] for node in self.nodes())
 
     # --- what the consumer does
@@ -96,10 +98,10 @@ class Corner:
     def delete(self, name: str) -> None:
         delete(self.hub, f"/api/v1/namespaces/{self.name}/pods/{name}")
 
-    def running(self, name: str, within_s: float = 20) -> Json:
+    def running(self, name: str) -> Json:
         """The hub's pod, as soon as it is Running."""
         is_running = lambda: _if(self.get(name), lambda pod: phase(pod) == "Running")  # noqa: E731
-        return dict(eventually(is_running, f"{name} Running", within_s))
+        return dict(eventually(is_running, f"{name} Running"))
 
     def events(self, name: str) -> list[Json]:
         """Of the hub's pod of this name."""
@@ -142,12 +144,12 @@ class Corner:
         """Everything of this corner goes: pods, contributions, virtual nodes."""
         for pod in self.pods():
             self.delete(pod["metadata"]["name"])
-        eventually(lambda: not self.pods(), "the consumer's pods are gone", 60)
+        eventually(lambda: not self.pods(), "the consumer's pods are gone")
         for cluster in self.homes.values():
             for obj in cluster.api.get(f"{GROUP}/namespaces/{NAMESPACE}/contributions")["items"]:
                 if obj["spec"]["poolName"] == self.name:
                     delete(cluster.api, _contribution(obj["metadata"]["name"]))
-        eventually(lambda: not self.nodes(), "the virtual nodes are gone", 60)
+        eventually(lambda: not self.nodes(), "the virtual nodes are gone")
         delete(self.hub, f"{GROUP}/schedulingpools/{self.name}")
 
 
@@ -160,7 +162,7 @@ def corner(homefed: HomeFed, name: str, settlement: Mapping[str, Any] | None = N
     made.clear()
 
 
-def eventually(condition: Callable[[], Any], what: str, within_s: float = 20) -> Any:
+def eventually(condition: Callable[[], Any], what: str, within_s: float = PATIENCE_S) -> Any:
     """The first true result; an AssertionError that says what did not happen."""
     end, last = time.monotonic() + within_s, None
     while time.monotonic() < end:

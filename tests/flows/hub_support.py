@@ -29,6 +29,8 @@ CRDS = ROOT / "crds"
 NAMESPACE = "homefed"
 FEDERATION = "test-federation"
 SERVICE_ACCOUNT = "homefed-hub"
+PATIENCE_S = 120.0
+"""Seconds that are waited for anything: they cost nothing where all works, and a loaded machine is slow."""
 TEMPLATES = ("hub-rbac", "policies-hub", "hub")
 Json = dict[str, Any]
 
@@ -84,7 +86,7 @@ async def hub_operator(cluster: Cluster, **settings: Any) -> AsyncIterator[None]
         await asyncio.sleep(0.25)  # TLS connections say goodbye after their session has been closed
 
 
-async def eventually(condition: Callable[[], Any], what: str, timeout_s: float = 20.0) -> Any:
+async def eventually(condition: Callable[[], Any], what: str, timeout_s: float = PATIENCE_S) -> Any:
     """The first true result of an async condition; an AssertionError that says what did not happen."""
     loop = asyncio.get_running_loop()
     end, last = loop.time() + timeout_s, ""
@@ -97,6 +99,29 @@ async def eventually(condition: Callable[[], Any], what: str, timeout_s: float =
             last = repr(error)
         await asyncio.sleep(0.02)
     raise AssertionError(f"{what}: not within {timeout_s} s (last: {last})")
+
+
+async def quiet(cluster: Cluster, for_s: float = 4.0) -> int:
+    """The size of the audit log, once the hub operator has written nothing but Leases for so many seconds."""
+    seen = cluster.audit_log.stat().st_size
+    loop = asyncio.get_running_loop()
+    since = loop.time()
+
+    async def is_still() -> int:
+        nonlocal seen, since
+        size = cluster.audit_log.stat().st_size
+        if hub_writes(cluster, seen):
+            since = loop.time()
+        seen = size
+        return seen if loop.time() - since >= for_s else 0
+
+    return int(await eventually(is_still, f"the hub writes nothing for {for_s} s"))
+
+
+def hub_writes(cluster: Cluster, offset: int) -> list[str]:
+    """What the hub operator has written since then, Leases aside."""
+    events = [event for event in cluster.audit_events(offset) if event.user.endswith(f":{SERVICE_ACCOUNT}")]
+    return [f"{event.verb} {event.path}" for event in events if event.is_write and event.resource != "leases"]
 
 
 def machine(number: int, **changes: Any) -> Json:

@@ -42,8 +42,6 @@ from testbed.federated import Json
 from testbed.installation import NAMESPACE, ROOT, cli, invite
 from testbed.processes import HomeFed
 
-pytestmark = pytest.mark.timeout(300)
-
 LATENESS = 38
 """Seconds: more than the 30 until missing data is told, by more than the 5 between two settlement passes."""
 LIVES = 5
@@ -132,7 +130,7 @@ def test_of_two_contributions_that_claim_the_same_machines_the_younger_says_who_
 def test_a_paused_contribution_keeps_its_guests_and_takes_no_new_ones(garden: Corner) -> None:
     garden.change("home-1", "spare", state="Paused")
     eventually(lambda: len(_cordoned(garden)) == 2, "both machines are cordoned")
-    assert of_contribution(garden, "home-1", "spare", "Available")["reason"] == "Paused"
+    eventually(lambda: _if(of_contribution(garden, "home-1", "spare", "Available"), "reason", "Paused"), "it says so")
     garden.pod("patient", **on("home-1"))
     time.sleep(LIVES)
     patient = garden.get("patient")
@@ -142,6 +140,7 @@ def test_a_paused_contribution_keeps_its_guests_and_takes_no_new_ones(garden: Co
     garden.change("home-1", "spare", state="Active")
     unharmed(garden, "patient", "long-home-1")
     garden.delete("patient")
+    eventually(lambda: garden.get("patient") is None, "it goes")
 
 
 def test_a_drained_contribution_stops_its_guests_and_each_pod_says_why(garden: Corner) -> None:
@@ -229,7 +228,8 @@ def test_a_daemon_set_that_tolerates_everything_stays_pending_without_a_loop(gar
     assert [_version(pod) for pod in told()] == [_version(pod) for pod in before], "at rest nothing is written"
     assert {phase(pod) for pod in told()} == {"Pending"}
     assert "type=virtual-kubelet" in before[0]["status"]["message"]
-    assert [event["count"] for event in garden.events(before[0]["metadata"]["name"]) if _ours(event)] == [1]
+    name = before[0]["metadata"]["name"]
+    eventually(lambda: [event["count"] for event in garden.events(name) if _ours(event)] == [1], "one event")
     assert not {pod["metadata"]["uid"] for pod in before} & {guest["metadata"]["name"] for guest in garden.guests()}
     delete(garden.hub, f"{path}/everywhere")
     eventually(lambda: not told() and len(garden.pods()) == 2, "they go with their DaemonSet")
@@ -245,11 +245,11 @@ def test_a_pod_that_names_its_node_itself_is_checked_as_if_it_had_been_scheduled
     spec["containers"][0]["resources"] = {"requests": REQUESTS | {"cpu": "500"}}
     body = {"metadata": {"name": "stout"}, "spec": spec}
     stout = garden.hub.request("POST", f"/api/v1/namespaces/{garden.name}/pods", body)
-    told = eventually(lambda: _if_reason(garden.get("stout")), "why it does not run")
-    assert told["status"]["reason"] == "OutOfcpu"
+    eventually(lambda: (garden.get("stout") or {})["status"].get("reason") == "OutOfcpu", "why it does not run")
     assert garden.guest(stout["metadata"]["uid"]) is None
     for name in ("straight", "stout"):
         garden.delete(name)
+    eventually(lambda: not (garden.get("straight") or garden.get("stout")), "they go")
 
 
 def test_a_bound_pod_keeps_its_size_and_its_image(garden: Corner) -> None:
@@ -270,6 +270,7 @@ def test_a_bound_pod_keeps_its_size_and_its_image(garden: Corner) -> None:
     assert guest is not None
     assert guest["spec"]["requests"]["cpu"] == "100m", "what is billed is what runs"
     garden.delete("fixed")
+    eventually(lambda: garden.get("fixed") is None, "it goes")
 
 
 # --- a hostile home
@@ -285,7 +286,17 @@ def hostile(garden: Corner) -> Iterator[Api]:
     try:
         yield Api(hub.host, hub.spec.ports.apiserver, hub.ca_path, token=token)
     finally:
-        agent.resume()
+        before = _own_lease(garden, "home-1")
+        agent.resume()  # and ends, where it was silent for so long that another might hold its Lease
+        eventually(lambda: not agent.alive or _own_lease(garden, "home-1") != before, "the agent is itself again")
+        if garden.homefed.revive():
+            garden.homefed.await_ready("home-1")
+
+
+def _own_lease(own: Corner, home: str) -> str:
+    """When the agent last renewed the Lease that makes it the only one of its home."""
+    path = f"/apis/coordination.k8s.io/v1/namespaces/{NAMESPACE}/leases/homefed-agent"
+    return str(own.homes[home].api.get(path)["spec"]["renewTime"])
 
 
 def test_a_home_cannot_get_an_address_into_the_hubs_services(garden: Corner, hostile: Api) -> None:
@@ -348,42 +359,48 @@ def test_a_home_whose_api_is_away_is_told_and_its_guests_are_the_same_afterwards
     pod = garden.running("long-home-1")
     garden.homes["home-1"].pause("kube-apiserver")
     try:
-        eventually(lambda: _ready(garden) == {"home-1": 0, "home-2": 2}, "home-1's machines are Unknown", 60)
-        eventually(lambda: condition(garden.home("home-1"), "Online") == "False", "the Home says so")
-        assert "renews none of its Leases" in whole_condition(garden.home("home-1"), "Online")["message"]
+        eventually(lambda: _ready(garden) == {"home-1": 0, "home-2": 2}, "home-1's machines are Unknown")
+        said = eventually(lambda: _if(whole_condition(garden.home("home-1"), "Online"), "status", "False"), "the Home")
+        assert "renews none of its Leases" in said["message"]
         assert phase(garden.get("long-home-1") or {}) == "Running", "it may well run: nothing is deleted on doubt"
+        agent = garden.homefed.processes["home-1"]
+        eventually(lambda: not agent.alive, "without its Lease an agent ends, so that another may work")
     finally:
         garden.homes["home-1"].resume("kube-apiserver")
-    assert garden.homefed.revive() == ["home-1"], "without its Lease an agent ends, so that another may work"
-    garden.ready_nodes(4, 60)
+    assert "home-1" in garden.homefed.revive()
+    garden.ready_nodes(4)
     unharmed(garden, "long-home-1", "long-home-2")
     assert created_at_home(garden, pod["metadata"]["uid"]) == 1
-    guest = garden.guest(pod["metadata"]["uid"])
-    assert guest is not None
-    (unseen,) = guest["spec"]["observed"]["intervals"]
-    assert unseen["end"] > unseen["start"], "what the hub did not see is not reserved time"
+    unseen = eventually(lambda: _last_unseen(garden, pod), "the end of what the hub did not see")
+    assert unseen["end"] > unseen["start"], "it is not reserved time"
+
+
+def _last_unseen(own: Corner, pod: Json) -> Json | None:
+    """The last interval in which the hub did not see the guest, once it is over."""
+    intervals = (own.guest(pod["metadata"]["uid"]) or {})["spec"]["observed"].get("intervals")
+    return intervals[-1] if intervals and intervals[-1].get("end") else None
 
 
 def test_guests_outlive_a_hub_that_is_down_for_longer_than_its_leases(garden: Corner) -> None:
-    before = {pod["metadata"]["uid"] for pod in garden.pods()}
+    before = {name: garden.running(name)["metadata"]["uid"] for name in ("long-home-1", "long-home-2")}
     hub = garden.homefed.processes["hub"]
     garden.homefed.hub.pause("kube-apiserver")
     try:
-        eventually(lambda: not hub.alive, "the operator has lost its Lease and ends, so that another may work", 40)
+        eventually(lambda: not hub.alive, "the operator has lost its Lease and ends, so that another may work")
         assert "could not be renewed" in hub.tail()
-        time.sleep(6)
         said = eventually(
             lambda: _if(of_contribution(garden, "home-1", "spare", "Connected"), "status", "False"), "the contributor"
         )
         assert "guests run on" in said["message"]
     finally:
         garden.homefed.hub.resume("kube-apiserver")
-    assert garden.homefed.revive() == ["hub"]
-    garden.homefed.await_ready("hub")
-    garden.ready_nodes(4, 60)
+    revived = garden.homefed.revive()
+    assert "hub" in revived
+    garden.homefed.await_ready(*revived)
+    garden.ready_nodes(4)
     unharmed(garden, "long-home-1", "long-home-2")
-    assert {pod["metadata"]["uid"] for pod in garden.pods()} == before
-    assert {created_at_home(garden, uid) for uid in before} == {1}
+    assert {name: (garden.get(name) or {})["metadata"]["uid"] for name in before} == before
+    assert {created_at_home(garden, uid) for uid in before.values()} == {1}
 
 
 @pytest.fixture
@@ -421,21 +438,25 @@ int clock_gettime(clockid_t clock, struct timespec *found) {
 
 
 def test_a_home_whose_clock_is_off_is_told_and_serves_on(garden: Corner, five_minutes_ahead: None) -> None:
-    said = eventually(lambda: of_contribution(garden, "home-2", "spare", "ClockSkewed"), "a word about the clock", 40)
+    said = eventually(lambda: of_contribution(garden, "home-2", "spare", "ClockSkewed"), "a word about the clock")
     assert "ahead of the hub's" in said["message"]
     assert "NTP" in said["message"]
     started = time.time()
     pod = garden.pod("timely", env={"TESTBED_RUN_FOR": "3s"}, restartPolicy="Never", **on("home-2"))
     over = eventually(lambda: _if_phase(garden.get("timely"), "Succeeded"), "the guest runs and ends")
     lease = garden.hub.get(f"/apis/coordination.k8s.io/v1/namespaces/kube-node-lease/leases/{over['spec']['nodeName']}")
-    assert abs(_epoch(lease["spec"]["renewTime"]) - time.time()) < 20, "renewed on the hub's clock"
-    guest = garden.guest(pod["metadata"]["uid"])
-    assert guest is not None
-    observed = guest["spec"]["observed"]
+    assert abs(_epoch(lease["spec"]["renewTime"]) - time.time()) < 120, "renewed on the hub's clock"
+    observed = eventually(lambda: _if_ended(garden.guest(pod["metadata"]["uid"])), "the hub has seen the end")
     times = [_epoch(observed[key]) for key in ("boundAt", "runningFrom", "endedAt")]
     assert started - 2 <= times[0] <= times[1] <= times[2] <= time.time() + 1, "all on the hub's clock"
     assert len(garden.ready_nodes(4)) == 4
     garden.delete("timely")
+
+
+def _if_ended(guest: Json | None) -> Json | None:
+    """What the hub has observed, once that is complete."""
+    observed: Json = (guest or {"spec": {"observed": {}}})["spec"]["observed"]
+    return observed if observed.get("endedAt") else None
 
 
 def test_an_empty_list_where_pods_are_ends_nothing_at_the_hub(garden: Corner) -> None:
@@ -447,7 +468,7 @@ def test_an_empty_list_where_pods_are_ends_nothing_at_the_hub(garden: Corner) ->
         assert all("stop" not in guest["spec"] for guest in garden.guests() if phase(guest) == "Running")
         homefed.kill("hub")
     restarted(homefed, "hub", None)
-    garden.ready_nodes(4, 40)
+    garden.ready_nodes(4)
     unharmed(garden, "long-home-1", "long-home-2")
 
 
@@ -476,7 +497,7 @@ def test_a_process_with_a_malformed_kubeconfig_says_which_file_and_ends(tmp_path
         broken.write_text(text)
         argv = [sys.executable, "-m", "homefed", *arguments, f"--kubeconfig={broken}"]
         environment = os.environ | {"PYTHONPATH": str(ROOT / "operator")}
-        done = subprocess.run(argv, env=environment, capture_output=True, text=True, timeout=100, check=False)
+        done = subprocess.run(argv, env=environment, capture_output=True, text=True, timeout=300, check=False)
         assert done.returncode not in (0, -signal.SIGKILL), arguments
         assert str(broken) in done.stderr, (arguments, done.stderr[-500:])
         assert "Traceback" not in done.stderr, arguments
@@ -486,12 +507,11 @@ def test_a_process_with_a_malformed_kubeconfig_says_which_file_and_ends(tmp_path
 
 
 def test_while_prometheus_is_down_windows_wait_for_data_and_reserved_amounts_are_settled_then(garden: Corner) -> None:
-    said = eventually(lambda: _if_not(of_contribution(garden, "home-1", "spare", "MeterReady"), "True"), "the meter")
-    assert said["reason"] == "PrometheusDown"
-    waiting = eventually(lambda: _if(settled(garden, "home-1"), "reason", "WaitingForData"), "the waiting window", 70)
+    eventually(lambda: _if(of_contribution(garden, "home-1", "spare", "MeterReady"), "reason", "PrometheusDown"), "why")
+    waiting = eventually(lambda: _if(settled(garden, "home-1"), "reason", "WaitingForData"), "the waiting window")
     assert "UsageReport" in waiting["message"]
     assert "reserved amounts are settled without it" in waiting["message"]
-    claims = eventually(lambda: garden.claims("home-1"), "a claim after the lateness limit", 70)
+    claims = eventually(lambda: garden.claims("home-1"), "a claim after the lateness limit")
     assert int(claims[-1]["spec"]["charged"]) > 0
     assert conserved(garden)
 
@@ -499,18 +519,18 @@ def test_while_prometheus_is_down_windows_wait_for_data_and_reserved_amounts_are
 def test_a_ledger_that_is_down_or_hangs_delays_receipts_and_loses_nothing(garden: Corner) -> None:
     homefed = garden.homefed
     homefed.kill("ledger")
-    eventually(lambda: unreceipted(garden), "claims are made without a ledger", 40)
-    said = eventually(lambda: _if(settled(garden, "home-1"), "status", "False"), "the Home says so", 20)
+    eventually(lambda: unreceipted(garden), "claims are made without a ledger")
+    said = eventually(lambda: _if(settled(garden, "home-1"), "status", "False"), "the Home says so")
     assert said["reason"] in ("Unavailable", "Unreachable", "WaitingForData")
     homefed.restart("ledger")
     homefed.await_ready("ledger")
-    eventually(lambda: not unreceipted(garden), "every claim has its receipt", 30)
+    eventually(lambda: not unreceipted(garden), "every claim has its receipt")
     homefed.processes["ledger"].pause()
     try:
-        eventually(lambda: unreceipted(garden), "claims are made while the ledger hangs", 40)
+        eventually(lambda: unreceipted(garden), "claims are made while the ledger hangs")
     finally:
         homefed.processes["ledger"].resume()
-    eventually(lambda: not unreceipted(garden), "every claim has its receipt", 40)
+    eventually(lambda: not unreceipted(garden), "every claim has its receipt")
     assert chained(garden)
     assert conserved(garden)
 
@@ -519,7 +539,7 @@ def test_after_a_409_the_claim_is_not_sent_again_before_the_organiser_says_so(ga
     homefed = garden.homefed
     homefed.kill("ledger")
     with refusing_ledger(homefed.ports["ledger"]) as sent:
-        said = eventually(lambda: _if(settled(garden, "home-1"), "reason", "ClaimConflict"), "the incident", 60)
+        said = eventually(lambda: _if(settled(garden, "home-1"), "reason", "ClaimConflict"), "the incident")
         assert "409" in said["message"]
         assert "homefed claims resume" in said["message"]
         time.sleep(LIVES)
@@ -531,7 +551,7 @@ def test_after_a_409_the_claim_is_not_sent_again_before_the_organiser_says_so(ga
     assert settled(garden, "home-1")["reason"] == "ClaimConflict", "neither the ledger nor a new hub ends it"
     for home in garden.homes:
         cli(homefed.hub, "claims", "resume", home)
-    eventually(lambda: not unreceipted(garden), "every claim has its receipt from the true ledger", 40)
+    eventually(lambda: not unreceipted(garden), "every claim has its receipt from the true ledger")
     assert chained(garden)
     assert conserved(garden)
 
@@ -541,15 +561,14 @@ def test_homes_that_are_told_of_the_ledger_cosign_what_it_signs(garden: Corner) 
     for home in garden.homes:
         homefed.options[home] = [f"--ledger-url={homefed.ledger_url}", "--ledger-interval=1s"]
         restarted(homefed, home, None)
-    eventually(lambda: homefed.publish_home_keys() == 2, "the hub publishes the homes' keys", 30)
+    eventually(lambda: homefed.publish_home_keys() == 2, "the hub publishes the homes' keys")
     for home in garden.homes:
         eventually(
             lambda home=home: _if(of_contribution(garden, home, "spare", "LedgerWitnessed"), "reason", "Cosigned"),
             f"{home} cosigns",
-            60,
         )
     uids = {garden.home(home)["metadata"]["uid"] for home in garden.homes}
-    eventually(lambda: _cosigners(homefed) >= {f"homefed.io/home/{uid}" for uid in uids}, "both stand below it", 30)
+    eventually(lambda: _cosigners(homefed) >= {f"homefed.io/home/{uid}" for uid in uids}, "both stand below it")
     for home in garden.homes:
         homefed.options.pop(home)
         restarted(homefed, home, None)
@@ -567,11 +586,11 @@ def test_a_deleted_home_stops_its_guests_settles_them_and_then_goes(garden: Corn
     pod = garden.running("long-home-2")
     old = garden.home("home-2")["metadata"]["uid"]
     delete(garden.hub, f"{GROUP}/homes/home-2")
-    eventually(lambda: _if_phase(garden.get("long-home-2"), "Failed"), "the guest is stopped", 30)
+    eventually(lambda: _if_phase(garden.get("long-home-2"), "Failed"), "the guest is stopped")
     eventually(lambda: _gone_or_over(garden, pod), "nothing of it runs at home")
-    eventually(lambda: found(garden.hub, f"{GROUP}/homes/home-2") is None, "the Home goes", 90)
-    eventually(lambda: found(garden.hub, f"/api/v1/namespaces/{mailbox}") is None, "and its mailbox", 20)
-    assert len(garden.nodes()) == 2
+    eventually(lambda: found(garden.hub, f"{GROUP}/homes/home-2") is None, "the Home goes")
+    eventually(lambda: found(garden.hub, f"/api/v1/namespaces/{mailbox}") is None, "and its mailbox")
+    eventually(lambda: len(garden.nodes()) == 2, "and its virtual nodes")
     account = names.contributor_account("testbed", old)
     ended = _epoch(pod["status"]["startTime"])
     newest = homefed.ledger(f"/v1/chains/garden/{account}")
@@ -581,7 +600,7 @@ def test_a_deleted_home_stops_its_guests_settles_them_and_then_goes(garden: Corn
     assert conserved(garden)
     garden.delete("long-home-2")
     rejoin(homefed, "home-2")
-    garden.ready_nodes(4, 60)
+    garden.ready_nodes(4)
     garden.pod("again", **on("home-2"))
     garden.running("again")
     assert garden.home("home-2")["metadata"]["uid"] != old

@@ -18,8 +18,6 @@ import pytest
 from testbed.installation import ROOT
 from testbed.process import pid_exists
 
-pytestmark = pytest.mark.timeout(400)
-
 
 @pytest.fixture
 def demo(tmp_path: Path) -> Iterator[subprocess.Popen[str]]:
@@ -63,8 +61,8 @@ def test_an_interrupted_demo_takes_everything_down(demo: subprocess.Popen[str], 
     demo.send_signal(signal.SIGINT)
     assert demo.stdout is not None
     assert "interrupted" in demo.stdout.read()
-    assert demo.wait(60) == 130
-    deadline = time.monotonic() + 10
+    assert demo.wait(300) == 130
+    deadline = time.monotonic() + 120
     while (left := {pid for pid in running if pid_exists(pid)}) and time.monotonic() < deadline:
         time.sleep(0.1)
     assert left == set()
@@ -75,6 +73,6 @@ def test_what_cannot_be_done_is_said_with_the_remedy(tmp_path: Path) -> None:
     environment = os.environ | {"PYTHONPATH": f"{ROOT / 'operator'}:{ROOT / 'tests'}", "TMPDIR": tempfile.gettempdir()}
     environment |= {"HOMEFED_TESTBED_CACHE": str(tmp_path), "HOMEFED_TESTBED_BIN": str(tmp_path)}
     command = [sys.executable, "-m", "testbed.demo", "--real"]
-    done = subprocess.run(command, capture_output=True, text=True, env=environment, timeout=60, check=False)
+    done = subprocess.run(command, capture_output=True, text=True, env=environment, timeout=240, check=False)
     assert done.returncode == 1
     assert "make testbed" in done.stdout

@@ -35,8 +35,6 @@ from testbed.installation import (
 from testbed.real import RealCluster, RealFederation
 from testbed.rights import EXPLAINED, accounts_of, rights_used
 
-pytestmark = pytest.mark.timeout(400)
-
 FEDERATION = "garden-lane"
 GUESTS = "/api/v1/namespaces/homefed-guests"
 Json = dict[str, Any]
@@ -88,7 +86,7 @@ def contribute(member: RealCluster) -> None:
 
 def enable(hub: Cluster, namespace: str) -> None:
     """A namespace that may use the pool, with a Deployment of the examples: one guest per home."""
-    hub.wait_for(lambda: bool(ready_nodes(hub)), 30, "a virtual node is Ready")
+    hub.wait_for(lambda: bool(ready_nodes(hub)), 120, "a virtual node is Ready")
     hub.create_namespace(namespace)
     cli(hub, "consumer", "enable", namespace, "--pool", "garden")
     deployment = yaml.safe_load((ROOT / "examples" / "deployment.yaml").read_text())
@@ -155,7 +153,7 @@ def exists(cluster: Cluster, path: str) -> bool:
 
 
 def await_end(cluster: Cluster, path: str) -> None:
-    cluster.wait_for(lambda: not exists(cluster, path), 60, f"{path} is gone")
+    cluster.wait_for(lambda: not exists(cluster, path), 120, f"{path} is gone")
 
 
 def secret(cluster: Cluster, name: str) -> Json:
@@ -184,16 +182,17 @@ def assert_nothing_was_denied(*clusters: Cluster) -> None:
 
 
 def test_all_pods_of_the_chart_are_ready_in_restricted_namespaces(world: World) -> None:
-    assert components(world.hub) == {"hub", "ledger"}
+    world.hub.cluster.wait_for(lambda: components(world.hub) == {"hub", "ledger"}, 120, "the hub's pods")
     for home in world.homes.values():
-        assert components(home) == {"agent", "prometheus"}
+        ready = lambda home=home: components(home) == {"agent", "prometheus"}  # noqa: E731
+        home.cluster.wait_for(ready, 120, "the home's pods")
         labels = home.cluster.api.get("/api/v1/namespaces/homefed")["metadata"]["labels"]
         assert labels["pod-security.kubernetes.io/enforce"] == "restricted"
 
 
 def test_a_consumers_deployment_runs_in_the_homes_that_joined(world: World) -> None:
     hub = world.hub.cluster
-    hub.wait_for(lambda: len(running(hub, "shop")) == 2, 60, "both replicas run at the hub")
+    hub.wait_for(lambda: len(running(hub, "shop")) == 2, 120, "both replicas run at the hub")
     guests = [guest for home in world.homes.values() for guest in running(home.cluster, "homefed-guests")]
     assert len(guests) == 2
 
@@ -206,12 +205,12 @@ def test_an_upgrade_changes_settings_and_keeps_keys_volumes_and_guests(world: Wo
     volumes = claims(hub), claims(home.cluster)
     for release in (world.hub, home):
         before = {pod["metadata"]["uid"] for pod in release.pods()}
-        release.upgrade({"logLevel": "debug", "prometheus": {"scrapeInterval": "6s"}}, "--wait", "--timeout=120s")
+        release.upgrade({"logLevel": "debug", "prometheus": {"scrapeInterval": "6s"}}, "--wait", "--timeout=300s")
         assert before.isdisjoint(pod["metadata"]["uid"] for pod in release.pods() if is_true(pod, "Ready"))
     assert keys == (secret(hub, "homefed-hub"), secret(home.cluster, "homefed-agent"))
     assert volumes == (claims(hub), claims(home.cluster))
     assert volumes[0].keys() == {"homefed-ledger"}
-    hub.wait_for(lambda: len(ready_nodes(hub)) == 2, 60, "both virtual nodes are Ready")
+    hub.wait_for(lambda: len(ready_nodes(hub)) == 2, 120, "both virtual nodes are Ready")
     assert running(hub, "shop") == guests
 
 
@@ -219,7 +218,7 @@ def test_helm_3_upgrades_too(world: World) -> None:
     home = world.homes["home-2"]
     key = secret(home.cluster, "homefed-agent")
     assert key
-    home.upgrade({"logLevel": "debug"}, "--wait", "--timeout=120s")
+    home.upgrade({"logLevel": "debug"}, "--wait", "--timeout=300s")
     assert secret(home.cluster, "homefed-agent") == key
 
 
@@ -250,22 +249,22 @@ def test_claims_of_both_homes_reach_the_ledger(world: World) -> None:
 def test_a_contribution_that_is_deleted_takes_its_node_along(world: World) -> None:
     hub, member = world.hub.cluster, world.federation.homes[1]
     before = set(ready_nodes(hub))
-    member.kubectl("-n", "homefed", "delete", "contribution", "spare-machines", timeout_s=120)
-    hub.wait_for(lambda: len(virtual_nodes(hub)) == 1, 60, "its virtual node is gone")
-    hub.wait_for(lambda: len(running(hub, "shop")) == 2, 60, "both replicas run elsewhere")
+    member.kubectl("-n", "homefed", "delete", "contribution", "spare-machines", timeout_s=300)
+    hub.wait_for(lambda: len(virtual_nodes(hub)) == 1, 120, "its virtual node is gone")
+    hub.wait_for(lambda: len(running(hub, "shop")) == 2, 120, "both replicas run elsewhere")
     contribute(member)
-    hub.wait_for(lambda: len(ready_nodes(hub)) == 2, 60, "it is back")
+    hub.wait_for(lambda: len(ready_nodes(hub)) == 2, 120, "it is back")
     assert set(ready_nodes(hub)) == before  # the same machine of the same Home
     hub.kubectl("-n", "shop", "rollout", "restart", "deployment/hello")
-    hub.kubectl("-n", "shop", "rollout", "status", "deployment/hello", "--timeout=90s", timeout_s=100)
+    hub.kubectl("-n", "shop", "rollout", "status", "deployment/hello", "--timeout=240s", timeout_s=300)
 
 
 def test_a_member_that_never_came_is_deleted_without_a_trace(world: World) -> None:
     hub = world.hub.cluster
     invite(hub, "home-3")
-    hub.kubectl("delete", "home", "home-3", timeout_s=120)
+    hub.kubectl("delete", "home", "home-3", timeout_s=300)
     await_end(hub, "/api/v1/namespaces/homefed-home-home-3")
-    assert not exists(hub, "/apis/rbac.authorization.k8s.io/v1/namespaces/kube-node-lease/roles/homefed-home-home-3")
+    await_end(hub, "/apis/rbac.authorization.k8s.io/v1/namespaces/kube-node-lease/roles/homefed-home-home-3")
 
 
 def test_no_process_lacks_a_right_and_none_is_given_that_nobody_uses(world: World) -> None:
@@ -298,8 +297,8 @@ def test_a_home_installed_again_is_the_same_member(world: World) -> None:
     key = secret(member.cluster, "homefed-agent")
     world.homes["home-1"] = install_home(member, world.invitations["home-1"], version=3)
     assert {name: secret(member.cluster, "homefed-agent").get(name) for name in key} == key
-    hub.wait_for(lambda: len(ready_nodes(hub)) == 2, 60, "both virtual nodes are Ready")
-    hub.wait_for(lambda: len(running(hub, "shop")) == 2, 90, "both replicas run again")
+    hub.wait_for(lambda: len(ready_nodes(hub)) == 2, 120, "both virtual nodes are Ready")
+    hub.wait_for(lambda: len(running(hub, "shop")) == 2, 120, "both replicas run again")
 
 
 def test_uninstalling_the_hub_leaves_nothing_of_it_though_a_home_is_out_of_reach(world: World) -> None:
@@ -316,7 +315,7 @@ def test_uninstalling_the_hub_leaves_nothing_of_it_though_a_home_is_out_of_reach
     assert not exists(hub, "/apis/node.k8s.io/v1/runtimeclasses/homefed-garden")
     assert items(hub, "/api/v1/namespaces/shop/pods") == []
     assert [h["metadata"].get("finalizers", []) for h in items(hub, "/apis/homefed.io/v1alpha1/homes")] == [[], []]
-    hub.wait_for(lambda: mailboxes(hub) == unsettled(hub), 60, "only mailboxes with unsettled claims are left")
+    hub.wait_for(lambda: mailboxes(hub) == unsettled(hub), 120, "only mailboxes with unsettled claims are left")
     assert secret(hub, "homefed-hub")  # the key, and with it every claim it has signed, is kept
     assert running(away.cluster, "homefed-guests") == guests  # healthy guests outlive their hub
     assert_hook_had_its_rights(hub)
@@ -365,19 +364,19 @@ def test_hub_and_home_in_a_single_cluster(single: RealCluster) -> None:
     load_images(single, "both")
     release = Release(cluster, values_for("hub", federation_id=FEDERATION, volumes=True))
     provide_volumes(single, Release(cluster, {"role": "both"}))
-    release.install("--wait", "--timeout=120s")
+    release.install("--wait", "--timeout=300s")
     cluster.kubectl("apply", "-f", str(ROOT / "examples" / "pool.yaml"))
     join = yaml.safe_load(invite(cluster, "here").read_text())
     both = values_for("both", federation_id=FEDERATION, join=join["home"]["join"], volumes=True)
-    release.upgrade(merge(both, {"role": "both"}), "--wait", "--timeout=120s")
+    release.upgrade(merge(both, {"role": "both"}), "--wait", "--timeout=300s")
     assert components(release) == {"hub", "ledger", "agent", "prometheus"}
     contribute(single)
     enable(cluster, "shop")
-    cluster.wait_for(lambda: len(running(cluster, "shop")) == 2, 90, "both replicas run")
+    cluster.wait_for(lambda: len(running(cluster, "shop")) == 2, 120, "both replicas run")
     assert len(running(cluster, "homefed-guests")) == 2
     assert len(virtual_nodes(cluster)) == 1
     assert_nothing_was_denied(cluster)
-    cluster.kubectl("delete", "namespace", "shop", timeout_s=120)
+    cluster.kubectl("delete", "namespace", "shop", timeout_s=300)
     release.uninstall()
     assert virtual_nodes(cluster) == []
     await_end(cluster, GUESTS)

@@ -23,6 +23,7 @@ from homefed.api import names
 from homefed.api.claim_document import Line
 from homefed.core import claim_chain, rewards
 from homefed.core.claim_chain import Claim
+from homefed.core.times import from_rfc3339
 from homefed.ledger.keys import HubKeys
 from testbed.federated import Json
 from testbed.processes import FEDERATION, HomeFed
@@ -35,7 +36,7 @@ ALIVE = 14
 """Pods of the consumer at a time."""
 LONG = 10**15
 """Milliseconds after everything."""
-SETTLEMENT = {"latenessSeconds": 20}
+SETTLEMENT = {"latenessSeconds": 30}
 """Longer than any process is away: without a report of the home nothing is settled before the hub has seen all."""
 
 
@@ -138,10 +139,15 @@ def kill_all(homefed: HomeFed, consumer: Consumer, seed: int) -> None:
 
 
 def kill(homefed: HomeFed, name: str, times: int, rng: random.Random) -> None:
-    """At other moments of its life: while it starts, and the next time while it works; some stay away for a while."""
-    longest = 6.0 if name in ("hub", "ledger") else 12.0
+    """At other moments of its life: while it starts, and the next time while it works, as long as it takes to start;
+    some stay away for a while."""
+    longest = 2.0 if name in ("hub", "ledger") else 6.0
     for number in range(times):
-        time.sleep(rng.uniform(0.2, 2.5) if number % 2 else rng.uniform(2.5, longest))
+        if number % 2:
+            time.sleep(rng.uniform(0.2, 2.5))
+        else:
+            homefed.await_ready(name)
+            time.sleep(rng.uniform(1.0, longest))
         homefed.kill(name)
         time.sleep(rng.choice([0.0, 0.0, 1.0, 2.0]))
         homefed.restart(name)
@@ -150,9 +156,9 @@ def kill(homefed: HomeFed, name: str, times: int, rng: random.Random) -> None:
 def look(own: Corner, consumer: Consumer, offsets: dict[str, int]) -> Aftermath:
     """Wait until nothing is left to be done, end everything, wait until it is settled, and look."""
     jobs = f"/apis/batch/v1/namespaces/{own.name}/jobs"
-    eventually(lambda: all(condition(job, "Complete") for job in own.hub.get(jobs)["items"]), "all Jobs done", 40)
+    eventually(lambda: all(condition(job, "Complete") for job in own.hub.get(jobs)["items"]), "all Jobs done")
     lasting = consumer.created.keys() - consumer.deleted
-    eventually(lambda: set(_uids(own.pods(), "Running")) == lasting, "lasting pods run, deleted ones are gone", 40)
+    eventually(lambda: set(_uids(own.pods(), "Running")) == lasting, "lasting pods run, deleted ones are gone")
     found_jobs = {job["metadata"]["name"]: job for job in own.hub.get(jobs)["items"]}
     job_pods: dict[str, list[Json]] = defaultdict(list)
     for pod in own.pods():
@@ -160,9 +166,9 @@ def look(own: Corner, consumer: Consumer, offsets: dict[str, int]) -> Aftermath:
             job_pods[job].append(pod)
     for uid in lasting:
         own.delete(consumer.created[uid])
-    eventually(lambda: all(map(_is_settled, own.guests())), "every guest has ended and is settled", 60)
+    eventually(lambda: all(map(_is_settled, own.guests())), "every guest has ended and is settled")
     guests = {guest["metadata"]["name"]: guest for guest in own.guests()}
-    eventually(lambda: all(_has_receipt(own, home) for home in own.homes), "every claim has its receipt", 20)
+    eventually(lambda: all(_has_receipt(own, home) for home in own.homes), "every claim has its receipt")
     creations = Counter(name for home, offset in offsets.items() for name in _created(own, home, offset))
     chains = {home: _chain(own, home) for home in own.homes}
     return Aftermath(own, consumer, consumer.created, job_pods, found_jobs, guests, creations, chains)
@@ -225,11 +231,15 @@ def test_every_guest_has_a_terminal_phase_and_an_end_that_the_hub_saw(aftermath:
 
 
 def test_the_hub_observed_jobs_for_as_long_as_they_ran(aftermath: Aftermath) -> None:
-    """The home's own times, rounded to seconds, whenever hub and agent came back."""
+    """The home's own times, rounded to seconds, whenever hub and agent came back; a machine may be late to end a pod,
+    and is never early."""
     for name, seconds in aftermath.consumer.jobs.items():
         (pod,) = aftermath.job_pods[name]
-        observed = rewards.observation(aftermath.guests[pod["metadata"]["uid"]])
-        assert abs(observed.reserved_ms(LONG) - 1000 * seconds) <= 2000, name
+        guest = aftermath.guests[pod["metadata"]["uid"]]
+        reserved = rewards.observation(guest).reserved_ms(LONG)
+        started, finished = (from_rfc3339(guest["status"][key]) for key in ("startedAt", "finishedAt"))
+        assert abs(reserved - 1000 * (finished - started).total_seconds()) <= 2000, name
+        assert reserved >= 1000 * seconds - 2000, name
 
 
 def test_no_claim_is_missing_and_each_names_the_one_before(aftermath: Aftermath) -> None:

@@ -97,7 +97,7 @@ async def started(ledger: LedgerProcess) -> None:
 
 
 async def ended(process: Process) -> int:
-    return await asyncio.to_thread(process.wait, 60.0)
+    return await asyncio.to_thread(process.wait, 120.0)
 
 
 async def test_32_clients_with_one_id_across_a_kill_get_one_claim_and_one_receipt(
@@ -253,7 +253,7 @@ async def test_a_drained_ledger_has_answered_everything_that_it_took(ledger: Led
     async with client_of(ledger) as client:
         tasks = [asyncio.create_task(client.post(claim)) for claim in claims]
         await asyncio.sleep(0.02)
-        await asyncio.to_thread(ledger.process.stop, 30.0)
+        await asyncio.to_thread(ledger.process.stop, 120.0)
         answers = await asyncio.gather(*tasks, return_exceptions=True)
         assert ledger.process.returncode == 0
         told = {

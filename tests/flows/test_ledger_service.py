@@ -107,7 +107,7 @@ async def test_sigterm_answers_what_was_taken_in_and_ends_with_0(ledger: LedgerP
         work = [asyncio.create_task(home.work(client, lambda: stopped)) for home in homes]
         await asyncio.sleep(0.5)
         ledger.process.signal(signal.SIGTERM)
-        assert await asyncio.to_thread(ledger.process.wait, 15.0) == 0
+        assert await asyncio.to_thread(ledger.process.wait, 120.0) == 0
         check_file(ledger.database)
         await asyncio.to_thread(ledger.start)
         stopped = True
@@ -125,7 +125,7 @@ async def test_a_disk_that_takes_no_more_ends_the_process_and_loses_nothing(ledg
         journal = ledger.database.with_name(ledger.database.name + "-wal")
         limit = journal.stat().st_size + 100_000
         resource.prlimit(ledger.process.pid, resource.RLIMIT_FSIZE, (limit, limit))
-        assert await asyncio.to_thread(ledger.process.wait, 20.0) > 0
+        assert await asyncio.to_thread(ledger.process.wait, 120.0) > 0
         assert "the database failed" in ledger.process.tail()
         check_file(ledger.database)
         await asyncio.to_thread(ledger.start)
@@ -136,7 +136,7 @@ async def test_a_disk_that_takes_no_more_ends_the_process_and_loses_nothing(ledg
 
 def test_a_second_process_on_the_same_database_refuses_to_start(ledger: LedgerProcess) -> None:
     ledger.start()
-    second = subprocess.run(ledger.argv, env=ledger.env, capture_output=True, text=True, timeout=100, check=False)
+    second = subprocess.run(ledger.argv, env=ledger.env, capture_output=True, text=True, timeout=300, check=False)
     assert second.returncode != 0
     assert "in use by another ledger process" in second.stdout + second.stderr
     assert "Traceback" not in second.stdout + second.stderr

@@ -19,8 +19,6 @@ from homefed.kube.resources import NODES
 from testbed.binaries import Binaries
 from testbed.cluster import Cluster
 
-pytestmark = pytest.mark.timeout(240)
-
 RANGES = {"single": "10.244.0.0/22", "dual": "10.244.0.0/22,fd00:244::/62"}
 BLOCKS = 4
 PER_HOME = 129
@@ -67,7 +65,7 @@ async def test_more_virtual_nodes_than_blocks_leave_real_nodes_theirs(hub: Clust
 
         # One too many: all blocks are given out, so this one waits, and the virtual nodes' block is not given to it.
         await admin.create(NODES, {"metadata": {"name": "real-waiting"}})
-        await eventually(lambda: full(hub), "the allocator says that it is full", 30)
+        await eventually(lambda: full(hub), "the allocator says that it is full")
         assert not (await admin.get(NODES, "real-waiting"))["spec"].get("podCIDR")
 
 
@@ -99,7 +97,7 @@ async def real_node(admin: KubeClient, number: int) -> list[str]:
     async def blocks() -> list[str]:
         return list((await admin.get(NODES, name))["spec"].get("podCIDRs") or [])
 
-    found: list[str] = await eventually(blocks, f"blocks of {name}", 30)
+    found: list[str] = await eventually(blocks, f"blocks of {name}")
     return found
 
 

@@ -20,8 +20,6 @@ from testbed.images import IMAGES
 from testbed.installation import NAMESPACE, cli
 from testbed.settled import SHARES, imbalances, metered, reports_of
 
-pytestmark = pytest.mark.timeout(400)
-
 GUESTS = "homefed-guests"
 REQUESTS = {"cpu": "50m", "memory": "32Mi", "ephemeral-storage": "32Mi"}
 USER = "user"
@@ -38,7 +36,7 @@ def story(homefed_real: Deployed, tmp_path_factory: pytest.TempPathFactory) -> I
     story = Story(homefed_real, _silent, folder, real=True, target=target, window_seconds=30)
     story.offer()
     story.consume()
-    _wait(lambda: _seen(story) >= 4, 60, "four pods of the consumer run")
+    _wait(lambda: _seen(story) >= 4, 120, "four pods of the consumer run")
     yield story
     story.stop()
 
@@ -67,12 +65,11 @@ def _seen(story: Story) -> int:
     return len(story.truths)
 
 
-def _wait(holds: Callable[[], bool], within_s: float, what: str) -> float:
+def _wait(holds: Callable[[], bool], within_s: float, what: str) -> None:
     started = time.monotonic()
     while not holds():
         assert time.monotonic() - started < within_s, f"not within {within_s} s: {what}"
         time.sleep(0.2)
-    return time.monotonic() - started
 
 
 class Pods:
@@ -86,7 +83,7 @@ class Pods:
         main = {"name": "main", "image": IMAGES[image], "resources": {"requests": REQUESTS}} | container
         body = {"runtimeClassName": f"homefed-{POOL}", "restartPolicy": "Never", "containers": [main]} | (spec or {})
         self.apply({"apiVersion": "v1", "kind": "Pod", "metadata": {"name": name}, "spec": body})
-        _wait(lambda: bool(self.get(name)["spec"].get("nodeName")), 30, f"pod {name} bound")
+        _wait(lambda: bool(self.get(name)["spec"].get("nodeName")), 120, f"pod {name} bound")
         return self.get(name)
 
     def apply(self, manifest: Json) -> None:
@@ -101,7 +98,7 @@ class Pods:
     def listed(self) -> list[Json]:
         return list(self.hub.api.get(f"/api/v1/namespaces/{USER}/pods")["items"])
 
-    def await_phase(self, name: str, phase: str, within_s: float = 40) -> Json:
+    def await_phase(self, name: str, phase: str, within_s: float = 120) -> Json:
         def reached() -> bool:
             found = self.get(name)["status"].get("phase")
             assert found == phase or found not in ("Succeeded", "Failed"), self.said(name)
@@ -197,23 +194,26 @@ def test_env_command_configmap_secret_emptydir_and_downward_fields_are_as_the_co
 
 def test_a_readiness_probe_makes_the_pod_ready_when_it_succeeds_and_not_before(pods: Pods) -> None:
     probe = {"exec": {"command": ["cat", "/tmp/ready"]}, "periodSeconds": 1}
-    script = "sleep 4; touch /tmp/ready; sleep 600"
-    pods.run("slow", command=["sh", "-c", script], readinessProbe=probe, spec={"terminationGracePeriodSeconds": 1})
+    spec = {"terminationGracePeriodSeconds": 1}
+    pod = pods.run("slow", command=["sleep", "600"], readinessProbe=probe, spec=spec)
     pods.await_phase("slow", "Running")
+    time.sleep(2)
     assert not _is_ready(pods.get("slow"))
-    _wait(lambda: _is_ready(pods.get("slow")), 20, "the pod is Ready")
+    home = pods.deployed.homes[pods.home_of(pod)]
+    home.kubectl("exec", "-n", GUESTS, f"hf-{pod['metadata']['uid']}", "--", "touch", "/tmp/ready")
+    _wait(lambda: _is_ready(pods.get("slow")), 120, "the pod is Ready")
 
 
 def test_a_failing_liveness_probe_restarts_the_container_and_the_hub_sees_it(pods: Pods) -> None:
     probe = {"exec": {"command": ["false"]}, "periodSeconds": 1, "failureThreshold": 1, "initialDelaySeconds": 1}
     spec = {"restartPolicy": "Always", "terminationGracePeriodSeconds": 1}
     pods.run("sick", command=["sleep", "600"], livenessProbe=probe, spec=spec)
-    _wait(lambda: _restarts(pods.get("sick")) > 0, 40, "the hub sees a restart")
+    _wait(lambda: _restarts(pods.get("sick")) > 0, 120, "the hub sees a restart")
 
 
 def test_what_fails_at_home_fails_at_the_hub_with_its_exit_code(pods: Pods) -> None:
     pods.run("fails", command=["sh", "-c", "exit 7"])
-    _wait(lambda: pods.get("fails")["status"].get("phase") == "Failed", 30, "the pod failed")
+    _wait(lambda: pods.get("fails")["status"].get("phase") == "Failed", 120, "the pod failed")
     assert pods.get("fails")["status"]["containerStatuses"][0]["state"]["terminated"]["exitCode"] == 7
 
 
@@ -238,7 +238,7 @@ def test_what_kubectl_create_deployment_writes_runs_with_default_requests(pods: 
     manifest["spec"]["template"]["spec"]["runtimeClassName"] = f"homefed-{POOL}"
     pods.apply(manifest)
     path = f"/apis/apps/v1/namespaces/{USER}/deployments/web"
-    _wait(lambda: pods.hub.api.get(path)["status"].get("readyReplicas") == 1, 40, "the Deployment is ready")
+    _wait(lambda: pods.hub.api.get(path)["status"].get("readyReplicas") == 1, 120, "the Deployment is ready")
 
 
 # --- refusals, stops, restarts
@@ -252,7 +252,7 @@ def test_what_wants_root_is_told_the_line_to_add(pods: Pods, homefed_real: Deplo
         pods.run(name, image="root-workload", args=["burn"])
     else:
         pods.run(name, spec={"securityContext": {"runAsUser": 0}}, args=["burn"])
-    _wait(lambda: "RunsAsRoot" in json.dumps(pods.get(name)["status"]), 40, "the pod's status says RunsAsRoot")
+    _wait(lambda: "RunsAsRoot" in json.dumps(pods.get(name)["status"]), 120, "the pod's status says RunsAsRoot")
     status = json.dumps(pods.get(name)["status"])
     assert "runAsUser: 1000" in status
 
@@ -276,22 +276,25 @@ def test_a_deleted_pod_gets_its_grace_and_ends_by_itself(pods: Pods) -> None:
     script = "trap 'sleep 4; echo done; exit 0' TERM; echo up; while true; do sleep 0.2; done"
     pod = pods.run("tidies", command=["sh", "-c", script], spec={"terminationGracePeriodSeconds": 25})
     pods.await_phase("tidies", "Running")
-    _wait(lambda: "up" in pods.logs(pod), 10, "the trap is set")
+    _wait(lambda: "up" in pods.logs(pod), 120, "the trap is set")
+    started = time.monotonic()
     pods.hub.kubectl("delete", "pod", "tidies", "-n", USER, "--wait=false")
-    took = _wait(lambda: not pods.exists("tidies"), 24, "the pod is gone")
-    assert took >= 4
+    _wait(lambda: not pods.exists("tidies"), 120, "the pod is gone")
+    assert time.monotonic() - started >= 4
     (ended,) = pods.guest(pod)["status"]["containers"]
     assert ended["exitCode"] == 0
-    _wait(lambda: not _at_home(pods, pod), 10, "the home's pod is gone too")
+    _wait(lambda: not _at_home(pods, pod), 120, "the home's pod is gone too")
 
 
 def test_what_does_not_end_by_itself_is_killed_after_its_grace(pods: Pods) -> None:
     script = "trap '' TERM; echo up; while true; do sleep 0.2; done"
     pod = pods.run("stubborn", command=["sh", "-c", script], spec={"terminationGracePeriodSeconds": 3})
     pods.await_phase("stubborn", "Running")
-    _wait(lambda: "up" in pods.logs(pod), 10, "the trap is set")
+    _wait(lambda: "up" in pods.logs(pod), 120, "the trap is set")
+    started = time.monotonic()
     pods.hub.kubectl("delete", "pod", "stubborn", "-n", USER, "--wait=false")
-    assert _wait(lambda: not pods.exists("stubborn"), 20, "the pod is gone") >= 3
+    _wait(lambda: not pods.exists("stubborn"), 120, "the pod is gone")
+    assert time.monotonic() - started >= 3
     (ended,) = pods.guest(pod)["status"]["containers"]
     assert ended["exitCode"] == 137
 
@@ -303,13 +306,13 @@ def test_an_agent_started_anew_adopts_its_guests(pods: Pods, homefed_real: Deplo
     home = homefed_real.homes[pods.home_of(pod)]
     selector = "--selector=app.kubernetes.io/component=agent"
     home.kubectl("delete", "pod", "-n", NAMESPACE, selector, "--grace-period=0", "--force")
-    home.kubectl("rollout", "status", "deployment/homefed-agent", "-n", NAMESPACE, "--timeout=90s", timeout_s=100)
+    home.kubectl("rollout", "status", "deployment/homefed-agent", "-n", NAMESPACE, "--timeout=240s", timeout_s=300)
     after = pods.at_home(pod)
     assert after["metadata"]["uid"] == before["metadata"]["uid"]
     assert after["status"]["containerStatuses"][0]["restartCount"] == 0
     pods.hub.kubectl("delete", "pod", "stays", "-n", USER, "--wait=false", "--grace-period=1")
-    _wait(lambda: not pods.exists("stays"), 40, "the new agent stops what the old one started")
-    _wait(lambda: not _at_home(pods, pod), 10, "the home's pod is gone too")
+    _wait(lambda: not pods.exists("stays"), 120, "the new agent stops what the old one started")
+    _wait(lambda: not _at_home(pods, pod), 120, "the home's pod is gone too")
 
 
 # --- usage, claims, balances

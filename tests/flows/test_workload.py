@@ -5,12 +5,12 @@ import os
 import signal
 import socket
 import subprocess
-import time
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from testbed import ports
 from testbed.binaries import Binaries
 from testbed.images import Images
 
@@ -59,7 +59,7 @@ def test_it_uses_the_milli_cores_and_the_memory_that_it_says(workload: str, tmp_
 def test_every_datagram_is_counted_with_its_headers(workload: str) -> None:
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as sink:
         sink.bind(("127.0.0.1", 0))
-        sink.settimeout(5)
+        sink.settimeout(60)
         target = f"127.0.0.1:{sink.getsockname()[1]}"
         command = [workload, "burn", "--send-to", target, "--bytes", "10000", "--duration", "0.5"]
         done = subprocess.run(command, capture_output=True, text=True, check=True)
@@ -71,11 +71,9 @@ def test_every_datagram_is_counted_with_its_headers(workload: str) -> None:
 
 
 def test_a_sink_counts_what_it_receives_and_tells_at_the_end(workload: str) -> None:
-    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as taken:
-        taken.bind(("127.0.0.1", 0))
-        port = taken.getsockname()[1]
+    (port,) = ports.reserve(1)
     sink = subprocess.Popen(
-        [workload, "sink", "--port", str(port), "--log-every", "0"], stdout=subprocess.PIPE, text=True
+        [workload, "sink", "--port", str(port), "--log-every", "0.05"], stdout=subprocess.PIPE, text=True
     )
     assert sink.stdout is not None
     sink.stdout.readline()  # listens from here on
@@ -84,9 +82,12 @@ def test_a_sink_counts_what_it_receives_and_tells_at_the_end(workload: str) -> N
         check=True,
         stdout=subprocess.DEVNULL,
     )
-    time.sleep(0.1)
+    for line in sink.stdout:
+        if json.loads(line)["payload_bytes"] == 5600:
+            break
     sink.send_signal(signal.SIGTERM)
-    rest, _ = sink.communicate(timeout=30)
+    rest, _ = sink.communicate(timeout=120)
+    ports.release([port])
     last = truth(rest)[-1]
     assert (last["reason"], last["payload_bytes"], last["datagrams"]) == ("signal", 5600, 4)
 
@@ -99,7 +100,7 @@ def test_a_signal_ends_it_with_the_totals(workload: str) -> None:
         if json.loads(line)["cpu_seconds"] > 0.1:
             break
     child.terminate()
-    rest, _ = child.communicate(timeout=30)
+    rest, _ = child.communicate(timeout=120)
     assert child.returncode == 0
     last = truth(rest)[-1]
     assert last["reason"] == "signal"

@@ -50,7 +50,7 @@ class Api:
             self._tls.load_cert_chain(cert.cert, cert.key)
 
     def request(
-        self, method: str, path: str, body: Any = None, *, content_type: str = "application/json", timeout_s: float = 10
+        self, method: str, path: str, body: Any = None, *, content_type: str = "application/json", timeout_s: float = 30
     ) -> Any:
         """The decoded JSON answer, or its text when it is not JSON. Raises ApiError for a status of 400 and more, and
         OSError when nobody answers."""

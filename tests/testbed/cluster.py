@@ -42,9 +42,9 @@ from testbed.workspace import workspace
 __all__ = ["APISERVER_ONLY", "CONTROL_PLANE", "Cluster", "KubectlError", "Startable", "start_all", "workspace"]
 
 USUAL_PORTS = Ports(etcd_client=2379, etcd_peer=2380, apiserver=6443, controller_manager=10257, scheduler=10259)
-READY_WITHIN_S = 60.0
+READY_WITHIN_S = 180.0
 ORDER = (ETCD, APISERVER, CONTROLLER_MANAGER, SCHEDULER)
-ESTABLISHED_WITHIN_S = 20.0
+ESTABLISHED_WITHIN_S = 120.0
 
 
 class KubectlError(TestbedError):
@@ -179,7 +179,7 @@ class Cluster:
 
     # --- use
 
-    def kubectl(self, *arguments: str, stdin: str | None = None, timeout_s: float = 60) -> str:
+    def kubectl(self, *arguments: str, stdin: str | None = None, timeout_s: float = 120) -> str:
         """The standard output of kubectl, run as administrator. Raises KubectlError."""
         program = str(self.binaries.path("kubectl"))
         command = in_netns(self.netns, [program, f"--kubeconfig={self.kubeconfig}", *arguments])

@@ -73,7 +73,7 @@ class Story:
             home.apply([example("contribution", {"spec": {"egress": "Internet"}})])
             self.say(f"{name}: contribution applied (half of each machine labelled homefed.io/contribute=yes)")
         expected = sum(len(home.api.get("/api/v1/nodes")["items"]) for home in self.federation.homes.values())
-        self._until(lambda: len(self.federation.ready_nodes()) >= expected, 90, "every machine a Ready virtual node")
+        self._until(lambda: len(self.federation.ready_nodes()) >= expected, 240, "every machine a Ready virtual node")
 
     def consume(self) -> None:
         """A namespace that may use the pool, and in it the Deployment and the Job."""
@@ -92,19 +92,19 @@ class Story:
 
     def run(self) -> None:
         """Until the Job is done and every window in which it ran is settled and receipted for every home."""
-        self._until(self._job_is_done, JOB_SECONDS + 90, "the Job completed")
+        self._until(self._job_is_done, JOB_SECONDS + 240, "the Job completed")
         job = self.federation.hub.api.get(f"/apis/batch/v1/namespaces/{CONSUMER}/jobs/count")
         ended = from_rfc3339(job["status"]["completionTime"])
         length = self.window_seconds
         closes = datetime.fromtimestamp((ended.timestamp() // length + 1) * length, UTC)
         self.say(f"Job done; its last window closes at {closes:%H:%M:%S} UTC and is settled {GRACE_SECONDS} s later")
         ahead = max(0.0, (closes - datetime.now(UTC)).total_seconds())  # run() may begin long after the Job's end
-        within = ahead + (LATENESS_SECONDS if self.real else GRACE_SECONDS) + 60
+        within = ahead + (LATENESS_SECONDS if self.real else GRACE_SECONDS) + 240
         self._until(lambda: self._settled_through(closes), within, f"every claim up to {closes:%H:%M:%S} receipted")
 
     def snapshot(self) -> tuple[list[Claim], Json]:
         """All claims, each with its receipt, and the ledger's totals of the same moment."""
-        for _ in range(60):
+        for _ in range(240):
             claims, totals = claims_of(self.federation, POOL), self.federation.ledger("/v1/totals")
             if totals["claims"] == len(claims) and all(claim.receipt for claim in claims):
                 return claims, totals

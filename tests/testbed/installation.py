@@ -30,7 +30,7 @@ ROOT = Path(__file__).parents[2]
 CHART = ROOT / "helm" / "homefed"
 NAMESPACE = "homefed"
 RELEASE = "homefed"
-HELM_WITHIN_S = 120
+HELM_WITHIN_S = 300
 SCRAPE_INTERVAL = "5s"
 OWNER = 65532  # the user of the chart's pods
 
@@ -69,7 +69,7 @@ def helm(cluster: Cluster, *arguments: str, version: int = 4, timeout_s: float =
     return done.stdout
 
 
-def cli(cluster: Cluster, *arguments: str, timeout_s: float = 120) -> str:
+def cli(cluster: Cluster, *arguments: str, timeout_s: float = 300) -> str:
     """The standard output of `homefed …` as a person runs it: with the administrator's kubeconfig. Raises CliError."""
     command = in_netns(cluster.netns, [sys.executable, "-m", "homefed", *arguments])
     environment = os.environ | {"PYTHONPATH": str(ROOT / "operator"), "KUBECONFIG": str(cluster.kubeconfig)}
@@ -293,8 +293,8 @@ def wipe(member: RealCluster) -> None:
     for name in _ours(cluster, "runtimeclasses", ("homefed-",)):
         cluster.kubectl("delete", "runtimeclass", name, "--ignore-not-found")
     if crds:
-        cluster.kubectl("delete", *crds, "--ignore-not-found", timeout_s=120)
-    cluster.wait_for(lambda: not _ours(cluster, "namespaces", ("homefed",)), 90, "HomeFed's namespaces are gone")
+        cluster.kubectl("delete", *crds, "--ignore-not-found", timeout_s=300)
+    cluster.wait_for(lambda: not _ours(cluster, "namespaces", ("homefed",)), 240, "HomeFed's namespaces are gone")
     for name in _ours(cluster, "persistentvolumes", (f"{NAMESPACE}-",)):
         cluster.kubectl("delete", "persistentvolume", name, "--ignore-not-found")
     shutil.rmtree(member.node.root / "volumes", ignore_errors=True)

@@ -13,7 +13,7 @@ from testbed.process import Process
 
 LABEL = "kwok.x-k8s.io/node"
 STAGES = Path(__file__).with_name("kwok-stages.yaml")
-NODE_READY_WITHIN_S = 30.0
+NODE_READY_WITHIN_S = 120.0
 
 
 class Kwok:

@@ -162,7 +162,7 @@ class LedgerProcess:
     def start(self) -> None:
         """Returns once requests are answered. Raises ProcessFailed with the log's tail if it ends instead."""
         self.process.start()
-        self.process.wait_until(self._answers, 60.0)
+        self.process.wait_until(self._answers, 180.0)
 
     def close(self) -> None:
         self.process.stop()

@@ -28,7 +28,7 @@ from testbed.errors import TestbedError, Unavailable
 
 RECORDS = Path("/run/homefed-testbed")
 PREFIX = "hf"
-REMOVAL_WITHIN_S = 10.0
+REMOVAL_WITHIN_S = 60.0
 _DIGITS = "0123456789abcdefghijklmnopqrstuvwxyz"
 _counter = itertools.count()
 
@@ -236,7 +236,7 @@ def _links(run_id: str) -> list[str]:
 
 
 def _ip(*arguments: str) -> str:
-    return subprocess.run(["ip", *arguments], capture_output=True, text=True, check=False, timeout=30).stdout
+    return subprocess.run(["ip", *arguments], capture_output=True, text=True, check=False, timeout=120).stdout
 
 
 @contextlib.contextmanager

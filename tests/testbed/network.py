@@ -55,7 +55,9 @@ class Site:
     netns: str
     address: str
 
-    def run(self, *command: str, timeout_s: float = 30, stdin: str | None = None) -> "subprocess.CompletedProcess[str]":
+    def run(
+        self, *command: str, timeout_s: float = 120, stdin: str | None = None
+    ) -> "subprocess.CompletedProcess[str]":
         """Runs a command there and waits for it, whatever its exit status."""
         argv = in_netns(self.netns, command)
         return subprocess.run(argv, capture_output=True, text=True, check=False, timeout=timeout_s, input=stdin)
@@ -135,7 +137,7 @@ def _allocation() -> Iterator[None]:
 
 def _ip(*arguments: str) -> str:
     try:
-        done = subprocess.run(["ip", *arguments], capture_output=True, text=True, check=False, timeout=30)
+        done = subprocess.run(["ip", *arguments], capture_output=True, text=True, check=False, timeout=120)
     except FileNotFoundError as error:
         raise Unavailable("ip is not installed: run `make system` as root") from error
     if done.returncode:

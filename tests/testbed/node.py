@@ -25,8 +25,8 @@ from testbed.process import PAGE_KIB, Process
 
 CONTAINERD_SOCKET = Path("/run/containerd/containerd.sock")  # where cAdvisor looks: elsewhere, no labels and no network
 PROGRAMS = ("containerd", "ctr", "runc", "nft", "ip", "nsenter", "unshare", "mount", "busybox")
-READY_WITHIN_S = 60.0
-REMOVED_WITHIN_S = 10.0
+READY_WITHIN_S = 180.0
+REMOVED_WITHIN_S = 60.0
 
 PRIVATE_FOLDERS = ("/run", "/var/log", "/var/lib/kubelet", "/var/lib/cni")
 """Each node has these to itself, in memory. With an own /run the pods' network namespaces stay out of the machine's."""

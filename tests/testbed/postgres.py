@@ -26,8 +26,8 @@ from testbed.workspace import workspace
 ADMIN = "admin"
 OWNER = "ledger_owner"
 SERVICE = "ledger_service"
-START_WITHIN_S = 60.0
-STOP_WITHIN_S = 30.0
+START_WITHIN_S = 180.0
+STOP_WITHIN_S = 120.0
 _ACCOUNTS = ("postgres", "nobody")
 
 

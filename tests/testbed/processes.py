@@ -25,7 +25,7 @@ from testbed.ports import reserve
 from testbed.process import Process
 
 FEDERATION = "testbed"
-READY_WITHIN_S = 60.0
+READY_WITHIN_S = 180.0
 
 __all__ = ["FEDERATION", "HomeFed", "is_ready"]
 
@@ -164,7 +164,7 @@ class HomeFed(Federated):
 
     def ledger(self, path: str) -> Json:
         """GET of the ledger's public API."""
-        answer = requests.get(f"{self.ledger_url}{path}", timeout=10)
+        answer = requests.get(f"{self.ledger_url}{path}", timeout=60)
         answer.raise_for_status()
         return dict(answer.json())
 

@@ -73,7 +73,7 @@ class RealCluster:
         """Puts an image of testbed.images.IMAGES on the node; its name."""
         return self.node.load_image(role)
 
-    def kubectl(self, *arguments: str, stdin: str | None = None, timeout_s: float = 60) -> str:
+    def kubectl(self, *arguments: str, stdin: str | None = None, timeout_s: float = 120) -> str:
         """As Cluster.kubectl."""
         return self.cluster.kubectl(*arguments, stdin=stdin, timeout_s=timeout_s)
 

@@ -16,7 +16,7 @@ from testbed.errors import TestbedError
 from testbed.network import Site
 from testbed.process import Process
 
-READY_WITHIN_S = 30.0
+READY_WITHIN_S = 120.0
 PROMETHEUS_PORT = 9090
 VOLUMES = 12
 MONITORING = "testbed-prometheus"  # ServiceAccount (in kube-system), ClusterRole and its binding

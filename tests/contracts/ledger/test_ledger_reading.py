@@ -81,7 +81,7 @@ async def test_a_lost_worker_is_replaced_and_what_it_was_at_is_to_be_sent_again(
     async with workers(FEDERATION, [keys], 1) as read:
         await read(sent)
         started[0].kill()
-        for _ in range(200):
+        for _ in range(1200):
             found = await read(sent)
             if not isinstance(found[0], Transient):
                 break
