@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import asyncio
+import json
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
+from click.testing import CliRunner
 from settlement_world import UID, LedgerWorld, at, samples, settlement_world
 
 from homefed.api import dsse, names
 from homefed.api.canonical import parse
+from homefed.cli.main import cli
 from homefed.core.windows import text
 from homefed.hub.settlement import Settlement
 from homefed.kube.client import KubeClient
@@ -95,6 +99,20 @@ async def test_a_claim_is_taken_back_and_settled_again_at_the_new_price(world: L
     home = await world.client.get(HOMES, world.name)
     assert names.ANNOTATION_REVIEW not in (home["metadata"].get("annotations") or {})
     assert all((claim["status"] or {}).get("receipt") for claim in await world.claims())
+
+
+async def test_the_organiser_corrects_a_claim_by_a_command(world: LedgerWorld, hub_cluster: Cluster) -> None:
+    await world.hour(1)
+    (first,) = await world.claims()
+    arguments = ["claims", "correct", first["spec"]["claimId"][:16], "--reason", "the price was wrong", "-o", "json"]
+    cluster = ["--kubeconfig", str(hub_cluster.kubeconfig)]
+    done = await asyncio.to_thread(CliRunner().invoke, cli, [*arguments, *cluster])
+    assert done.exit_code == 0, done.output
+    assert json.loads(done.output)["home"] == world.name
+    await world.settlement().settle(world.name, at(1, 80))
+    assert [one["revision"] for one in await headers(world)] == [0, 1, 2]
+    changed = await asyncio.to_thread(CliRunner().invoke, cli, [*arguments, "--forfeit", *cluster])
+    assert "corrected already" in str(changed.exception)
 
 
 async def test_correcting_twice_and_after_restarts_changes_nothing_more(world: LedgerWorld) -> None:

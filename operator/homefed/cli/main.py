@@ -12,6 +12,8 @@ from homefed.cli import (
     audit,
     claims,
     consumer,
+    correct,
+    doctor,
     export,
     invite,
     ledger,
@@ -51,6 +53,9 @@ for command in (
     uninstall.uninstall,
 ):
     cli.add_command(command)
+
+
+claims.claims.add_command(correct.correct)
 
 
 def main() -> None:

@@ -18,7 +18,7 @@ from homefed.api.claim_document import ClaimHeader, Line, ReportSignature
 from homefed.api.errors import Refused
 from homefed.api.report_document import ReportLine
 from homefed.core.claim_chain import Chain, Claim
-from homefed.core.claim_lines import NONE, after, lines_of
+from homefed.core.claim_lines import lines_of
 from homefed.core.readings import Report
 from homefed.core.rewards import NO_REPORT, Account, Key
 from homefed.core.settlement import Inputs
@@ -27,6 +27,7 @@ from homefed.core.windows import Window
 RESETTLE: Final = "resettle"
 FORFEIT: Final = "forfeit"
 HOWS: Final = (RESETTLE, FORFEIT)
+NONE: Final = Account()
 CARRIED: Final = "Carried"
 """As in the claim that was taken back: the pod or its report is not there any more."""
 FORFEITED: Final = "Forfeited"
@@ -102,7 +103,7 @@ def _rest(inputs: Inputs, before: Claim, done: set[Key], *, gone: bool) -> Itera
         else:
             carried = line.model_copy(update=_NOTHING | {"accepted_before": str(account.accepted)})
             done = done | {key}
-        so_far[key] = after(carried, account)
+        so_far[key] = _with(account, carried)
         yield carried
 
 
@@ -119,7 +120,7 @@ def _forfeited(before: Claim, chain: Chain) -> Iterator[Line]:
         free = _as_it_stood(line, account, FORFEITED).model_copy(
             update={"rate": line.rate.model_copy(update={"micro_credits": 0}), "amount": "0"}
         )
-        so_far[_key(line)] = after(free, account)
+        so_far[_key(line)] = _with(account, free)
         yield free
 
 
@@ -128,6 +129,10 @@ def _as_it_stood(line: Line, account: Account, code: str) -> Line:
     codes = sorted({*line.codes, code})[:16]
     reading = line.reading if line.reading is not None and int(line.reading.close) > account.close else None
     return line.model_copy(update={"codes": codes, "accepted_before": str(account.accepted), "reading": reading})
+
+
+def _with(account: Account, line: Line) -> Account:
+    return replace(account, accepted=int(line.accepted_before) + int(line.accepted))
 
 
 def _key(line: Line) -> Key:

@@ -13,7 +13,7 @@ from typing import Any, Literal
 
 from homefed.api import canonical, dsse
 from homefed.api.claim_document import MAX_HEADER, HeldShare
-from homefed.api.errors import Refused
+from homefed.api.errors import Invalid, Refused
 from homefed.core.windows import seconds, text
 
 Release = Literal["due", "all", "none"]
@@ -74,13 +74,17 @@ def outstanding(claims: Iterable[Mapping[str, Any]]) -> dict[str, int]:
     for claim in claims:
         spec = claim["spec"]
         known = newest.get(spec["poolName"])
-        if spec["part"] == "Header" and (known is None or int(known["sequence"]) < int(spec["sequence"])):
+        if spec["part"] == "Header" and (known is None or int(known.get("sequence", 0)) < int(spec.get("sequence", 0))):
             newest[spec["poolName"]] = spec
     amounts = {pool: _stated(spec) for pool, spec in newest.items()}
     return {pool: amount for pool, amount in sorted(amounts.items()) if amount}
 
 
 def _stated(spec: Mapping[str, Any]) -> int:
-    header = canonical.parse(dsse.decode(spec["envelope"]).payload, limit=MAX_HEADER)
+    """0 where the document cannot be read: whoever has to verify it says so."""
+    try:
+        header = canonical.parse(dsse.decode(spec.get("envelope", "")).payload, limit=MAX_HEADER)
+    except Invalid:
+        return 0
     shares = header.get("heldBack") if isinstance(header, dict) else None
     return sum(int(share["amount"]) for share in shares or ())

@@ -1,8 +1,9 @@
 """How a Home leaves: cordon, stop its guests, settle what was seen, wait for the last receipt, then remove everything.
 
-Each step is derived from what is there, so that any process may be killed after any write. Two waits end by
-themselves: five minutes for guests, and for a guest that brings no claim, its window with all its lateness. A claim
-without receipt is waited for until it has one or the organiser says `homefed.io/force-delete`.
+Each step is derived from what is there, so that any process may be killed after any write. Waits that end by
+themselves: five minutes for guests, and, for a guest that brings no claim and for the release of what is held back, a
+window with all its lateness. A claim without receipt is waited for until it has one or the organiser says
+`homefed.io/force-delete`.
 """
 
 from __future__ import annotations
@@ -13,7 +14,8 @@ from datetime import datetime, timedelta
 from typing import Any, Final
 
 from homefed.api.guest_pod import TERMINAL
-from homefed.api.scheduling_pool import Settlement
+from homefed.api.settlement_terms import Settlement
+from homefed.core import held
 from homefed.core.times import from_rfc3339, to_rfc3339
 
 STOP_LIMIT: Final = timedelta(minutes=5)
@@ -42,14 +44,23 @@ def decide(
     now: datetime,
     *,
     force: bool,
+    withheld: bool = False,
 ) -> Departure:
-    """The next step. `claims`: the RewardClaims of the mailbox; `settlements`: by pool name, of the pools there are."""
+    """The next step. `claims`: the RewardClaims of the mailbox; `settlements`: by pool name, of the pools there are.
+
+    `withheld`: by the organiser's word the held-back share is not released.
+    """
     running = [guest for guest in guest_pods if not _over(guest)]
     unstopped = [guest for guest in running if not guest["spec"].get("stop")]
     deadline = deleted_at + STOP_LIMIT
     waiting = unclaimed(guest_pods, claims, settlements, deadline)
     if force:
-        return Departure([], "ForceDeleted", _loss(len(running), len(waiting), unreceipted(claims)), remove=True)
+        return Departure(
+            [],
+            "ForceDeleted",
+            _loss(len(running), len(waiting), unreceipted(claims), held.outstanding(claims)),
+            remove=True,
+        )
     if running and now < deadline:
         message = f"{len(running)} guests are stopping, until {to_rfc3339(deadline)} at most."
         return Departure(unstopped, "StoppingGuests", message)
@@ -60,7 +71,12 @@ def decide(
     if later:
         message = f"{len(later)} guests are not settled yet; at the latest {to_rfc3339(max(later.values()))}. {_FORCE}"
         return Departure(unstopped, "Settling", message)
-    return Departure(unstopped, "Removing", "Everything is settled.", remove=True)
+    kept = held.outstanding(claims)
+    until = {pool: _latest_claim(deadline, settlements[pool]) for pool in kept if pool in settlements}
+    if not withheld and any(now < last for last in until.values()):
+        message = f"{sum(kept.values())} µcredit that are held back are being released. {_FORCE}"
+        return Departure(unstopped, "ReleasingHeld", message)
+    return Departure(unstopped, "Removing", f"Everything is settled.{_kept(kept)}", remove=True)
 
 
 def stop_patch(guest: Object) -> dict[str, Any]:
@@ -110,11 +126,15 @@ def _latest_claim(ended: datetime, settlement: Settlement) -> datetime:
     return end + timedelta(seconds=max(settlement.lateness_seconds, settlement.grace_seconds)) + SLACK
 
 
-def _loss(running: int, unsettled: int, pending: Sequence[str]) -> str:
+def _loss(running: int, unsettled: int, pending: Sequence[str], kept: Mapping[str, int]) -> str:
     return (
         f"Deleted by force: {running} guests were running, {unsettled} were not settled,"
-        f" {len(pending)} claims had no receipt ({_some(pending) or 'none'})."
+        f" {len(pending)} claims had no receipt ({_some(pending) or 'none'}).{_kept(kept)}"
     )
+
+
+def _kept(kept: Mapping[str, int]) -> str:
+    return f" {sum(kept.values())} µcredit stay held back." if kept else ""
 
 
 def _over(guest: Object) -> bool:

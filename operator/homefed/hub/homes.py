@@ -170,13 +170,15 @@ class Homes:
         guests, claims = await asyncio.gather(
             self._client.list(GUESTPODS, who.mailbox), self._client.list(REWARDCLAIMS, who.mailbox)
         )
+        annotations = home["metadata"].get("annotations") or {}
         return leaving.decide(
             from_rfc3339(home["metadata"]["deletionTimestamp"]),
             guests.items,
             claims.items,
             self._settlements(),
             self._clock(),
-            force=names.ANNOTATION_FORCE_DELETE in (home["metadata"].get("annotations") or {}),
+            force=names.ANNOTATION_FORCE_DELETE in annotations,
+            withheld=names.ANNOTATION_WITHHOLD in annotations,
         )
 
     def _settlements(self) -> dict[str, Settlement]:

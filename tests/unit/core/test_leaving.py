@@ -5,6 +5,9 @@ from __future__ import annotations
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+
+from homefed.api import dsse
 from homefed.api.scheduling_pool import Settlement
 from homefed.core import leaving
 from homefed.core.leaving import Departure
@@ -31,8 +34,25 @@ def claim(end: datetime, *, receipted: bool, part: str = "Header") -> Json:
     return {"metadata": {"name": f"claim-{part.lower()}"}, "spec": spec, "status": status}
 
 
-def decide(guests: list[Json], claims: list[Json], after: timedelta = MINUTE, *, force: bool = False) -> Departure:
-    return leaving.decide(NOON, guests, claims, POOLS, NOON + after, force=force)
+def decide(
+    guests: list[Json],
+    claims: list[Json],
+    after: timedelta = MINUTE,
+    *,
+    force: bool = False,
+    withheld: bool = False,
+) -> Departure:
+    return leaving.decide(NOON, guests, claims, POOLS, NOON + after, force=force, withheld=withheld)
+
+
+def holding(amount: str, sequence: int = 1, pool: str = "garden") -> Json:
+    """A receipted claim after which so much is held back."""
+    shares = [{"due": "2026-11-01T00:00:00Z", "amount": amount}] if amount else []
+    key = Ed25519PrivateKey.from_private_bytes(b"k" * 32)
+    found = claim(NOON, receipted=True)
+    found["spec"] |= {"envelope": dsse.sign({"heldBack": shares}, dsse.CLAIM_TYPE, key).encode()}
+    found["spec"] |= {"sequence": sequence, "poolName": pool}
+    return found
 
 
 def test_running_guests_are_told_to_stop_once() -> None:
@@ -78,6 +98,27 @@ def test_a_guest_that_never_ran_or_whose_pool_is_gone_is_not_waited_for() -> Non
     elsewhere = guest("Succeeded", ran=NOON, ended=NOON)
     elsewhere["spec"]["poolName"] = "gone"
     assert decide([guest("Failed"), elsewhere], []).remove
+
+
+def test_a_home_waits_until_what_was_held_back_of_it_is_released() -> None:
+    step = decide([], [holding("750")])
+    assert (step.reason, step.remove) == ("ReleasingHeld", False)
+    assert "750 µcredit" in step.message
+    assert decide([], [holding("750"), holding("", 2)]).remove
+    assert decide([], [holding("", 2), holding("750")]).message == "Everything is settled."
+
+
+def test_a_release_that_does_not_come_is_not_waited_for_after_a_window_with_its_lateness() -> None:
+    held = [holding("750")]
+    assert decide([], held, timedelta(minutes=79)).reason == "ReleasingHeld"
+    step = decide([], held, timedelta(minutes=80))
+    assert (step.remove, step.message) == (True, "Everything is settled. 750 µcredit stay held back.")
+    assert decide([], [holding("750", pool="gone")]).remove
+
+
+def test_what_is_withheld_is_not_waited_for() -> None:
+    step = decide([], [holding("750")], withheld=True)
+    assert (step.remove, step.message) == (True, "Everything is settled. 750 µcredit stay held back.")
 
 
 def test_force_removes_at_once_and_names_the_loss() -> None:
