@@ -13,8 +13,9 @@ HEADROOM: Final = 2
 """Guests run with limit = request; what is above twice that for the pod's whole life is no measuring error."""
 LINE_RATE_BYTES_PER_MS: Final = 1_250_000
 """10 Gbit/s."""
-YOUNG_MS: Final = 60_000
-"""Added to an instance's age: start times are whole seconds, and the home's clock may have moved since."""
+SLACK_MS: Final = 120_000
+"""Added to an instance's age, and to the time between two samples: start times are whole seconds, the home's clock may
+have moved, and what a kubelet answers lags."""
 NETWORK: Final = (RECEIVE, TRANSMIT)
 
 
@@ -39,4 +40,4 @@ def impossible(resource: str, value: int, limit: int, age_ms: int) -> bool:
     if resource == MEMORY:
         return value > HEADROOM * limit
     factor = 1 if resource in NETWORK else HEADROOM
-    return value > factor * limit * (max(0, age_ms) + YOUNG_MS)
+    return value > factor * limit * (max(0, age_ms) + SLACK_MS)

@@ -4,7 +4,8 @@ Everything that it knows is in its Reading, and what happens depends on the stat
 only, never on a window's edges. So for any split of a stretch of time into windows the amounts add up to the whole.
 
 Counters: a sample adds what it exceeds the instance's highest value by. A new instance (container id, or start time)
-begins at 0, whether or not the value drops; a drop within an instance is a lagging scraper, and adds nothing.
+begins at 0, whether or not the value drops; a drop within an instance is a lagging scraper, and adds nothing. Nor does
+a rise that the time since the last sample has no room for.
 Gauges: a value holds until the next sample, at most two scrape intervals (`hold`), at most until the container ends.
 Estimated, and said so: CPU from the last sample to the container's end, memory from an instance's start to its first
 sample. What an instance used between its last sample and a restart was never read, and is not billed: at most a scrape.
@@ -17,7 +18,7 @@ from dataclasses import dataclass, field
 
 from homefed.api.report_document import CPU, MEMORY, Metered, Reading
 from homefed.core.meter_inputs import Settings, Span
-from homefed.core.meter_limits import impossible
+from homefed.core.meter_limits import SLACK_MS, impossible
 from homefed.core.samples import Identity, Sample
 from homefed.core.windows import Window
 
@@ -108,18 +109,27 @@ class Meter:
         return 0 < sample.start < self.start and sample.instance != self.instance
 
     def _count(self, sample: Sample) -> None:
-        """A counter's sample."""
-        gained = sample.value - self.value
-        if (sample.instance != self.instance or sample.start != self.start or self.time == 0) and self._is_reset(sample):
-            self.tally.resets += int(self.time > 0)
-            self.cumulative += sample.value
-            self.value, self.start, self.ended = sample.value, sample.start, False
+        """A counter's sample. Whatever happens, what comes next is compared with this one, but for a small drop."""
+        moved = sample.instance != self.instance or sample.start != self.start or self.time == 0
+        is_reset = moved and self._is_reset(sample)
+        gained = sample.value if is_reset else sample.value - self.value
+        if self.time and gained > self.limit * (max(0, sample.time - self.time) + SLACK_MS):
+            self.tally.refused += 1
+            gained = 0
         elif gained < 0:
             self.tally.lagged += 1
-        else:
-            self.cumulative += gained
-            self.value, self.start = sample.value, max(self.start, sample.start)
-        self.instance, self.time = sample.instance, max(self.time, sample.time)
+            if -gained <= self.limit * SLACK_MS:  # of a scraper that lags; more than that is another source
+                self.time = max(self.time, sample.time)
+                return
+            gained = 0
+        self.cumulative += gained
+        self.value = sample.value
+        if is_reset:
+            self.tally.resets += int(self.time > 0)
+            self.instance, self.start, self.ended = sample.instance, sample.start, False
+        elif sample.start > self.start:
+            self.start = sample.start
+        self.time = max(self.time, sample.time)
 
     def _is_reset(self, sample: Sample) -> bool:
         """A new container id always; under the same id a later start time, if the value fits it.

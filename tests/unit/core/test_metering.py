@@ -268,10 +268,31 @@ def test_a_sample_that_the_instance_cannot_have_reached_is_refused_and_spoils_no
     assert used.flags[-2:] == ["OverCapacity", "Partial"]
 
 
+def test_a_rise_that_the_time_since_has_no_room_for_adds_nothing() -> None:
+    points = [(600, 300.0), (615, 600.0), (630, 607.5)]
+    used = line(run([series("cpu", points)], guest(mcores=500)), "cpu")
+    assert used.amount == "307500000"
+    assert "OverCapacity" in used.flags
+
+
+def test_a_new_container_id_does_not_make_an_old_value_new() -> None:
+    old, new = series("cpu", [(600, 300.0)]), series("cpu", [(615, 305.0), (630, 310.0)], id="/kubepods/b")
+    used = line(run([old, new], guest(mcores=500)), "cpu")
+    assert used.amount == "305000000"
+    assert "OverCapacity" in used.flags
+
+
+def test_two_sources_that_contradict_each_other_add_nothing_to_each_other() -> None:
+    scraped = [(s, 0.1 * s) for s in range(600, 1200, 30)]
+    recorded = [(s + 1, 0.5 * s) for s in range(600, 1200, 30)]
+    used = line(run([series("cpu", scraped), series("cpu", recorded, job="recorded")], guest(mcores=500)), "cpu")
+    assert int(used.amount) == 60_000_000
+    assert {"Lagged", "OverCapacity"} <= set(used.flags)
+
+
 def test_more_than_the_pod_can_have_used_in_all_is_flagged_and_not_cut() -> None:
-    instances = [series("cpu", [(3000 + n, 1000.0)], id=f"/kubepods/{n}") for n in range(4)]
-    used = line(run(instances, guest(mcores=500)), "cpu")
-    assert used.amount == "4000000000"
+    used = line(run([series("cpu", [(3600, 3700.0)])], guest(mcores=500)), "cpu")
+    assert used.amount == "3700000000"
     assert "OverCapacity" in used.flags
 
 
