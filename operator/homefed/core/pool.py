@@ -51,9 +51,9 @@ def differs(found: Mapping[str, Any], wanted: Json) -> bool:
     return not kept or found.get("scheduling") != wanted["scheduling"]
 
 
-def rate_card_digest(spec: SchedulingPoolSpec, now: datetime | None = None) -> str:
+def rate_card_digest(spec: SchedulingPoolSpec, now: datetime) -> str:
     """Of the card in force now: what a home compares to know that it is priced by the card that it saw."""
-    return rates.card_digest(spec.rate_card if now is None else rates.in_force(spec, int(now.timestamp())))
+    return rates.card_digest(rates.in_force(spec, int(now.timestamp())))
 
 
 def terms(spec: SchedulingPoolSpec) -> Json:

@@ -8,8 +8,9 @@ from typing import Any
 
 from homefed.api import dsse, names
 from homefed.api.errors import Incident
-from homefed.core import claim_chain, correction, windows
+from homefed.core import claim_chain, correction, meter_agreement, windows
 from homefed.core.claim_chain import Chain, Claim
+from homefed.core.meter_agreement import Gap
 from homefed.core.retention import Kept
 from homefed.hub.claims import Pending, Receipted, stopped_by
 
@@ -55,6 +56,8 @@ class Book:
     asked: list[Asked] = field(default_factory=list)
     """Oldest first."""
     reopened: list[Reopened] = field(default_factory=list)
+    gaps: list[Gap] = field(default_factory=list)
+    """Between the home's meter and ours, of the last windows; see core.meter_agreement."""
 
     @property
     def reports_taken_back(self) -> frozenset[str]:
@@ -77,6 +80,8 @@ class Book:
         self.last = claim
         self.kept.append(Kept(claim.name, claim.header.sequence, len(claim.parts), receipted))
         self.digests[claim.digest] = claim.header.sequence
+        if (gap := meter_agreement.worst(claim.lines)) is not None:
+            self.gaps = [*self.gaps, gap][-meter_agreement.WINDOWS :]
         if receipted is None:
             self.pending.append(Pending(pending.parts[: len(claim.parts)], pending.header))
         else:

@@ -30,6 +30,7 @@ from homefed.hub.claims import Claims
 from homefed.hub.clearing import Clearing
 from homefed.hub.corrections import Corrections
 from homefed.hub.ledger_gate import LedgerGate
+from homefed.hub.meter_gaps import MeterGaps
 from homefed.hub.reports import Mailbox, Reports
 from homefed.kube.client import KubeClient
 from homefed.kube.resources import REWARDCLAIMS
@@ -78,6 +79,7 @@ class PoolSettlement:
         public = key.public_key().public_bytes_raw()
         self.keys: Mapping[str, bytes] = {dsse.fingerprint(public): public}
         self.claims = Claims(client, ledger)
+        self.gaps = MeterGaps()
         self._reports = Reports(federation)
         self._clearing = Clearing(client, self.claims, self._reports)
         self._corrections = Corrections(alarms, self._write, key.private_bytes_raw())
@@ -218,6 +220,7 @@ class PoolSettlement:
         """Write the next claim of the chain, signed; `taken_back`: the one that it reverses."""
         parts, header = claim_chain.objects(claim, mailbox.name, self._key)
         book.enter(claim, await self.claims.write(parts, header), taken_back)
+        self.gaps.observe(mailbox.home["metadata"]["name"], claim.lines)
         logger.info("claim %s of %s: %s µcredit", claim.name, mailbox.name, claim.header.charged)
 
 

@@ -19,8 +19,9 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from homefed.api import names
 from homefed.api.errors import HomefedError, Incident
-from homefed.core import conditions, guest_lifecycle, home_key, standstill
+from homefed.core import conditions, guest_lifecycle, home_key, meter_agreement, standstill
 from homefed.core.findings import Finding
+from homefed.core.meter_agreement import METER_AGREES
 from homefed.hub.alarms import Alarms
 from homefed.hub.books import Book, open_book
 from homefed.hub.config import Config
@@ -67,7 +68,9 @@ class Settlement:
         """Every home for which something may be due; `now` is the hub's clock (aware). Failures are conditions."""
         homes = (await self._client.list(HOMES)).items
         pools = {pool["metadata"]["name"]: pool for pool in (await self._client.list(SCHEDULINGPOOLS)).items}
-        self._alarms.keep({home["metadata"]["name"] for home in homes})
+        known = {home["metadata"]["name"] for home in homes}
+        self._alarms.keep(known)
+        self._pools.gaps.keep(known)
         await self._ledger.check(now)
         for home in homes:
             if int(now.timestamp()) < self._idle_until.get(home["metadata"]["uid"], 0) and not self._is_urgent(home):
@@ -103,7 +106,8 @@ class Settlement:
         worst = next((one.finding for one in outcomes if one.finding.status != conditions.TRUE), FINE)
         if asked and not any(book.asked or book.reopened for book in self._books_of(uid)):
             await self._take_away(home, names.ANNOTATION_REVIEW)
-        await self._tell(home, worst, now)
+        agrees = meter_agreement.worse(meter_agreement.finding(book.gaps) for book in self._books_of(uid))
+        await self._tell(home, {SETTLED: worst, METER_AGREES: agrees}, now)
         self._idle_until[uid] = min((one.again for one in outcomes), default=int(now.timestamp()) + TOLD_AFTER_SECONDS)
         return worst
 
@@ -190,23 +194,20 @@ class Settlement:
                     self.books[uid, pool] = open_book(objects, pool, self._pools.keys)
         return sorted(wanted)
 
-    async def _tell(self, home: Json, finding: Finding, now: datetime) -> None:
-        """Write condition Settled of the Home, when it says something new."""
-        before = conditions.get((home.get("status") or {}).get("conditions"), SETTLED)
-        generation = home["metadata"].get("generation", 0)
-        (after,) = conditions.set_condition(
-            [before] if before is not None else [],
-            SETTLED,
-            finding.status,
-            finding.reason,
-            finding.message,
-            generation,
-            now,
-        )
-        if after == before or (before is None and finding == FINE):
+    async def _tell(self, home: Json, findings: Mapping[str, Finding | None], now: datetime) -> None:
+        """Write conditions of the Home, by type, when one says something new; None leaves one as it is."""
+        status, generation = home.get("status") or {}, home["metadata"].get("generation", 0)
+        before = [one for one in status.get("conditions") or () if one["type"] in findings]
+        after = before
+        for type_, finding in findings.items():
+            if finding is None or (finding == FINE and conditions.get(before, type_) is None):
+                continue
+            told = (finding.status, finding.reason, finding.message)
+            after = conditions.set_condition(after, type_, *told, generation, now)
+        if after == before:
             return
         metadata = {"name": home["metadata"]["name"], "uid": home["metadata"]["uid"]}
-        body = {"metadata": metadata, "status": {"conditions": [after]}}
+        body = {"metadata": metadata, "status": {"conditions": after}}
         await self._client.apply(HOMES, body, field_manager=FIELD_MANAGER, force=True, subresource="status")
 
 
