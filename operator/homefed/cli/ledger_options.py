@@ -40,7 +40,7 @@ class Access:
     jobs: int | None = None
 
     def reader(self) -> LogReader:
-        token = None if self.token_file is None else _token_of(self.token_file)
+        token = None if self.token_file is None else token_of(self.token_file)
         return LogReader(self.url, ca=self.ca, token=token)
 
 
@@ -136,7 +136,7 @@ def decoded_key(option: str, value: str) -> bytes:
     return raw
 
 
-def _token_of(path: Path) -> Callable[[], str]:
+def token_of(path: Path) -> Callable[[], str]:
     """Read at each request: tokens rotate."""
 
     def read() -> str:

@@ -10,10 +10,12 @@ from homefed import VERSION
 from homefed.api.errors import HomefedError
 from homefed.cli import (
     audit,
+    bill,
     claims,
     consumer,
     correct,
     doctor,
+    earnings,
     export,
     invite,
     ledger,
@@ -45,7 +47,10 @@ for command in (
     invite.invite,
     consumer.consumer,
     status.status,
+    doctor.doctor,
     claims.claims,
+    earnings.earnings,
+    bill.bill,
     audit.audit,
     export.export,
     payout.payout,

@@ -23,6 +23,7 @@ from homefed.api.canonical import parse as parse_json
 from homefed.api.claim_document import MAX_PART
 from homefed.api.errors import Forbidden, HomefedError, Invalid, NotFound, Refused, Transient, Unauthorised
 from homefed.api.meta import parse
+from homefed.core import request_signature
 from homefed.core.merkle import HASH_SIZE
 from homefed.core.signed_note import MAX_NOTE
 from homefed.core.tlog_tiles import MAX_ENTRY, Tile, bundle_path
@@ -54,16 +55,21 @@ class LogReader:
         *,
         ca: Path | None = None,
         token: Callable[[], str] | None = None,
+        signature: Callable[[str], str] | None = None,
         attempts: int = 4,
         timeout_seconds: float = 30.0,
     ) -> None:
-        """`token` is asked before each request of lines, which are not public; `ca` is a PEM file."""
+        """`token` is asked before each request of what is not public: lines and statements; `ca` is a PEM file.
+
+        `signature` is asked likewise, in place of a token: X-HomeFed-Signature of a GET of this path and query.
+        """
         parts = urlsplit(url)
         if parts.scheme not in ("http", "https") or not parts.hostname or parts.query or parts.fragment:
             raise Invalid(f"url: {url!r} is not http://… or https://…", reason="InvalidURL")
         self._url = url.rstrip("/")
         self._ca = ca
         self._token = token
+        self._signature = signature
         self._attempts = attempts
         self._timeout = aiohttp.ClientTimeout(total=timeout_seconds, connect=CONNECT_SECONDS)
         self._session: aiohttp.ClientSession | None = None
@@ -118,8 +124,21 @@ class LogReader:
         """One lines part, with the token. NotFound where its retention has ended."""
         return await self._get(f"/v1/claims/{claim}/lines/{number}", MAX_PART, token=True)
 
-    async def _json(self, path: str, model: type[M]) -> M:
-        value = parse_json(await self._get(path, MAX_JSON), limit=MAX_JSON)
+    async def consumer_lines(self, claim: str, number: int, namespace: str) -> answers.ConsumerLines:
+        """Of one lines part, what is this namespace's."""
+        path = f"/v1/claims/{claim}/lines/{number}?namespace={quote(namespace, safe='')}"
+        return await self._json(path, answers.ConsumerLines, token=True)
+
+    async def statement(self, account: str, *, before: int | None = None, namespace: str = "") -> answers.Statement:
+        """Of its owner's account: sums, and a page of entries, newest first. `namespace`: of a consumer."""
+        query = f"?limit={PAGE}" + (f"&before={before}" if before is not None else "")
+        query += f"&namespace={quote(namespace, safe='')}" if namespace else ""
+        return await self._json(
+            f"/v1/accounts/{quote(account, safe=':/')}/statement{query}", answers.Statement, token=True
+        )
+
+    async def _json(self, path: str, model: type[M], *, token: bool = False) -> M:
+        value = parse_json(await self._get(path, MAX_JSON, token=token), limit=MAX_JSON)
         return parse(model, value, where=path.partition("?")[0])
 
     async def _get(self, path: str, limit: int, *, token: bool = False) -> bytes:
@@ -134,7 +153,7 @@ class LogReader:
     async def _once(self, path: str, limit: int, token: bool) -> bytes:
         if self._session is None:
             raise RuntimeError("LogReader is used outside of `async with`")
-        headers = {"Authorization": f"Bearer {self._token()}"} if token and self._token is not None else {}
+        headers = self._credentials(path) if token else {}
         try:
             async with self._session.get(self._url + path, headers=headers, allow_redirects=False) as response:
                 if response.status != HTTPStatus.OK:
@@ -142,6 +161,11 @@ class LogReader:
                 return await _bounded(response, path, limit)
         except (aiohttp.ClientError, TimeoutError, OSError) as error:
             raise Transient(f"{self._url}{path}: {type(error).__name__}: {error}") from error
+
+    def _credentials(self, path: str) -> dict[str, str]:
+        if self._signature is not None:
+            return {request_signature.HEADER: self._signature(path)}
+        return {"Authorization": f"Bearer {self._token()}"} if self._token is not None else {}
 
     def _context(self) -> ssl.SSLContext | bool:
         return True if self._ca is None else ssl.create_default_context(cafile=str(self._ca))
