@@ -69,8 +69,9 @@ def failing(facts: Facts) -> Iterator[Advice]:
     for target in facts.cadvisor:
         if not target.healthy:
             text = target.error.lower()
-            fits = (Change(f"job {target.job}", name, to) for words, name, to in _REMEDIES if _any_in(words, text))
-            yield Advice("ScrapeFails", target.text, target.error or "the newest scrape failed", tuple(fits)[:1])
+            fits = [Change(f"job {target.job}", name, to) for words, name, to in _REMEDIES if _any_in(words, text)]
+            other = Change(f"job {target.job}", "target", "one that answers: see Prometheus' page /targets")
+            yield Advice("ScrapeFails", target.text, target.error or "the newest scrape failed", (*fits, other)[:1])
 
 
 def _any_in(words: Iterable[str], text: str) -> bool:
