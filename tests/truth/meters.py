@@ -13,6 +13,7 @@ from prometheus_api_client import PrometheusConnect
 
 from homefed.api.report_document import Reading
 from homefed.core import readings, windows
+from homefed.core.home_status import MAX_ENDS
 from homefed.core.metering import Guest, Settings, measure
 from homefed.core.samples import intake
 from homefed.core.times import to_rfc3339
@@ -75,6 +76,11 @@ def guest_pod(pod: Pod, at: int) -> dict[str, Any]:
     if newest.end is not None and newest.end <= at:
         container["state"] = "terminated" if has_ended else "waiting"
         container["finishedAt" if has_ended else "lastFinishedAt"] = _text(newest.end)
+    over = [_text(one.end) for one in begun[:-1] if one.end is not None]
+    if container["state"] == "waiting":
+        over.append(container["lastFinishedAt"])
+    if over:
+        container["earlierEnds"] = over[-MAX_ENDS:]
     if container["state"] != "waiting":
         container["startedAt"] = _text(newest.start)
     status = {"startedAt": _text(pod.start), "phase": "Running", "containers": [container]}

@@ -134,6 +134,8 @@ class ContainerState(Model):
     last_exit_code: Annotated[int, Field(ge=-2147483648, le=2147483647)] | None = None
     last_reason: Annotated[str, Field(max_length=63)] = ""
     last_finished_at: Time | None = None
+    earlier_ends: Annotated[list[Time], Field(max_length=16)] | None = None
+    """When instances before this one ended, the newest last: so far the meter counts each of them."""
 
 
 class GuestPodStatus(Model):

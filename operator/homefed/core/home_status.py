@@ -22,6 +22,7 @@ Status = dict[str, Any]
 
 MAX_TEXT: Final = 1024
 MAX_REASON: Final = 63
+MAX_ENDS: Final = 16
 MIRRORED: Final = ("Initialized", "ContainersReady", "Ready")
 LOST_EXIT_CODE: Final = 137
 """As Kubernetes reports a container whose end nobody saw (ContainerStatusUnknown)."""
@@ -241,6 +242,7 @@ def _container(raw: Json, init: bool, before: Json, view: View) -> Status:
         reason, message = _hint(reason, message, view)
     restarts = max(raw.get("restartCount") or 0, before.get("restartCount") or 0)
     steady = before if restarts == (before.get("restartCount") or 0) else {}
+    last_finished = _hub_time(last.get("finishedAt"), steady.get("lastFinishedAt"), view.offset)
     mirrored = {
         "name": raw["name"],
         "init": init,
@@ -255,9 +257,18 @@ def _container(raw: Json, init: bool, before: Json, view: View) -> Status:
         "finishedAt": _hub_time(now.get("finishedAt"), steady.get("finishedAt"), view.offset),
         "lastExitCode": last.get("exitCode"),
         "lastReason": str(last.get("reason") or "")[:MAX_REASON],
-        "lastFinishedAt": _hub_time(last.get("finishedAt"), steady.get("lastFinishedAt"), view.offset),
+        "lastFinishedAt": last_finished,
+        "earlierEnds": _earlier_ends(before, last_finished),
     }
     return {key: value for key, value in mirrored.items() if value is not None}
+
+
+def _earlier_ends(before: Json, newest: str | None) -> list[str] | None:
+    """With that of the instance which ended last; the oldest of too many are forgotten."""
+    known = list(before.get("earlierEnds") or ())
+    if newest is not None and (not known or from_rfc3339(newest) > from_rfc3339(known[-1])):
+        known.append(newest)
+    return known[-MAX_ENDS:] or None
 
 
 def _hub_time(text: str | None, reported: str | None, offset: timedelta) -> str | None:
@@ -276,7 +287,9 @@ def _hub_time(text: str | None, reported: str | None, offset: timedelta) -> str 
 def _ended(container: Json, now: datetime) -> Status:
     if container.get("state") == "terminated":
         return dict(container)
-    kept = {key: container[key] for key in ("name", "init", "restartCount", "startedAt") if key in container}
+    kept = {
+        key: container[key] for key in ("name", "init", "restartCount", "startedAt", "earlierEnds") if key in container
+    }
     return kept | {
         "state": "terminated",
         "reason": "ContainerStatusUnknown",

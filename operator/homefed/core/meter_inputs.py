@@ -16,10 +16,17 @@ KUBELET_MS: Final = 15_000
 
 @dataclass(frozen=True)
 class Span:
-    """Life of a container's newest instance, or of the pod, ms on the hub's clock; None: not begun, not ended."""
+    """Life of a container's newest instance, or of the pod, ms on the hub's clock; None: not begun, not ended.
+
+    `ends`: when instances before it ended, as far as that is known.
+    """
 
     start: int | None = None
     end: int | None = None
+    ends: tuple[int, ...] = ()
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "ends", tuple(self.ends))  # a list, where it was written down
 
     def running_ms(self, window: Window) -> int:
         return window.overlap_ms(self.start, self.end)

@@ -7,20 +7,23 @@ Counters: a sample adds what it exceeds the instance's highest value by. A new i
 begins at 0, whether or not the value drops; a drop within an instance is a lagging scraper, and adds nothing. Nor does
 a rise that the time since the last sample has no room for.
 Gauges: a value holds until the next sample, at most two scrape intervals (`hold`), at most until the container ends.
-Estimated, and said so: CPU from the last sample to the container's end, memory from an instance's start to its first
-sample. What an instance used between its last sample and a restart was never read, and is not billed: at most a scrape.
+Estimated, and said so: CPU from an instance's last sample to its end, memory from its start to its first sample.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass, field
+from typing import Final
 
 from homefed.api.report_document import CPU, MEMORY, Metered, Reading
 from homefed.core.meter_inputs import Settings, Span
 from homefed.core.meter_limits import SLACK_MS, impossible
 from homefed.core.samples import Identity, Sample
 from homefed.core.windows import Window
+
+SECOND_MS: Final = 1000
+"""Times of instances are whole seconds, and those of the status were put on the hub's clock at another moment."""
 
 
 @dataclass(slots=True)
@@ -93,8 +96,9 @@ class Meter:
                 self._hold(sample)
             else:
                 self._count(sample)
-        if end is not None and end <= window.end_ms:
-            self._finish(end)
+        if end is not None and end <= window.end_ms and self.time and not self.ended:
+            self._add_tail(end)
+            self.time, self.ended = max(self.time, end), True
 
     def _is_refused(self, sample: Sample) -> bool:
         began = sample.start + self.settings.offset_ms if sample.start else self.born
@@ -122,14 +126,14 @@ class Meter:
                 self.time = max(self.time, sample.time)
                 return
             gained = 0
-        self.cumulative += gained
-        self.value = sample.value
         if is_reset:
+            self._add_tail(self._latest_end(sample))
             self.tally.resets += int(self.time > 0)
             self.instance, self.start, self.ended = sample.instance, sample.start, False
         elif sample.start > self.start:
             self.start = sample.start
-        self.time = max(self.time, sample.time)
+        self.cumulative += gained
+        self.value, self.time = sample.value, max(self.time, sample.time)
 
     def _is_reset(self, sample: Sample) -> bool:
         """A new container id always; under the same id a later start time, if the value fits it.
@@ -151,9 +155,10 @@ class Meter:
             return
         is_new = self.time == 0 or sample.instance != self.instance
         began = self._began(sample.start) if is_new else None
-        if self.time and not self.ended:
-            until = sample.time if began is None else min(sample.time, began)
-            self.cumulative += self.value * self._held_ms(self.time, until)
+        if is_new:
+            self._add_tail(self._latest_end(sample))
+        elif not self.ended:
+            self.cumulative += self.value * self._held_ms(self.time, sample.time)
         if began is not None:
             head = min(sample.value, self.limit) * self._held_ms(max(began, self.time), sample.time)
             self.cumulative += head
@@ -166,19 +171,31 @@ class Meter:
     def _held_ms(self, since: int, until: int) -> int:
         return min(max(0, until - since), self.settings.hold_ms)
 
-    def _finish(self, end: int) -> None:
-        """From the last sample to the container's end: memory holds, CPU goes on at its mean rate up to the limit."""
+    def _latest_end(self, sample: Sample) -> int:
+        """Of the instance that a sample of the next one ends: it had ended when that began."""
+        began = self._began(sample.start)
+        return sample.time if began is None else min(began, sample.time)
+
+    def _add_tail(self, latest: int) -> None:
+        """From the last sample of an instance to its end: memory holds, CPU goes on at its mean rate up to the limit.
+
+        Its end is the first one that is known after the last sample. Where none is, CPU adds nothing, and memory holds
+        to the latest moment that it can have ended at.
+        """
         if self.time == 0 or self.ended:
             return
+        known = (*self.span.ends, self.span.end)
+        told = min((end for end in known if end is not None and self.time < end <= latest + SECOND_MS), default=None)
+        end = latest if told is None else min(told, latest)
         if self.resource == MEMORY:
             self.cumulative += self.value * self._held_ms(self.time, end)
-        elif self.resource == CPU and self.span.start is not None:
-            self._estimate_cpu(self.span.start, end)
-        self.time, self.ended = max(self.time, end), True
+        elif self.resource == CPU and told is not None:
+            self._estimate_cpu(end)
 
-    def _estimate_cpu(self, began: int, end: int) -> None:
+    def _estimate_cpu(self, end: int) -> None:
         """Mean rate of the instance × Δt, at most limit × Δt (1 mcore·ms is 1 µcore·s)."""
-        missing, lived = end - self.time, self.time - began
+        began = self._began(self.start) or self.span.start
+        missing, lived = end - self.time, self.time - (began or self.time)
         if missing <= 0 or lived <= 0:
             return
         tail = min(self.value * missing // lived, self.limit * missing)

@@ -232,11 +232,12 @@ def guest_of(obj: Mapping[str, Any]) -> Guest:
 
 def _span_of(container: Mapping[str, Any], life: Span) -> Span:
     """Of the container's newest instance; while it waits to be restarted, of the one before."""
-    state = container.get("state")
+    state, last = container.get("state"), container.get("lastFinishedAt")
+    ends = tuple(millis(one) for one in container.get("earlierEnds") or ([last] if last else []))
     if state == "waiting":
-        return Span(life.start, _moment(container.get("lastFinishedAt")))
+        return Span(life.start, _moment(last), ends)
     end = _moment(container.get("finishedAt")) if state == "terminated" else life.end
-    return Span(_moment(container.get("startedAt")), end)
+    return Span(_moment(container.get("startedAt")), end, ends)
 
 
 def _moment(time: str | None) -> int | None:

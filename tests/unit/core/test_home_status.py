@@ -61,6 +61,17 @@ def test_restarts_never_fall() -> None:
     assert after["containers"][0]["restartCount"] == 5
 
 
+def test_the_ends_of_earlier_instances_are_kept_as_long_as_there_is_room() -> None:
+    before, ends = None, []
+    for number in range(1, home_status.MAX_ENDS + 3):
+        ends.append(f"2026-01-31T09:{30 + number}:00Z")
+        again = running(restartCount=number, lastState={"terminated": {"finishedAt": ends[-1], "exitCode": 1}})
+        for _ in range(2):  # seen twice, counted once
+            before = home_status.mirror(a_pod("Running", again), view(before))
+    assert before is not None
+    assert before["containers"][0]["earlierEnds"] == ends[-home_status.MAX_ENDS :]
+
+
 def test_times_are_the_hubs_and_do_not_shiver_with_its_clock() -> None:
     pod = a_pod("Running", running())
     first = home_status.mirror(pod, view(offset=timedelta(seconds=300)))

@@ -147,6 +147,31 @@ def test_a_container_that_was_replaced_and_is_still_answered_for_is_not_counted_
     assert line(run([old, new, *starts]), "cpu").amount == "13000000"
 
 
+def restarted(*ends: int) -> list[ReportLine]:
+    """Lines of a container of half a core and 8 MiB that is replaced at second 50; `ends` are what is told."""
+    raw = [series("cpu", [(15, 7.5), (30, 15.0)]), series("cpu", [(60, 5.0)], id="/kubepods/b")]
+    raw += [series("memory", [(15, 8 * MIB), (30, 8 * MIB)]), series("memory", [(60, 8 * MIB)], id="/kubepods/b")]
+    raw += [series("start", [(15, T0)]), series("start", [(60, T0 + 50)], id="/kubepods/b")]
+    span = Span((T0 + 50) * 1000, None, tuple((T0 + end) * 1000 for end in ends))
+    return run(raw, guest(app=span)).lines
+
+
+def test_a_replaced_container_is_billed_to_its_end_where_that_is_told_and_says_so() -> None:
+    cpu, memory, *_ = restarted(46)
+    assert (cpu.amount, cpu.estimated) == ("28000000", "8000000")
+    assert int(memory.amount) == 8 * 1024 * (46 + 10)
+
+
+def test_a_replaced_container_whose_end_nobody_told_is_billed_as_read() -> None:
+    cpu, memory, *_ = restarted()
+    assert (cpu.amount, cpu.estimated) == ("20000000", "0")
+    assert int(memory.amount) == 8 * 1024 * (50 + 10)
+
+
+def test_the_end_of_another_instance_is_not_its_own() -> None:
+    assert restarted(20, 70) == restarted()
+
+
 def test_a_drop_within_an_instance_is_lag_and_adds_nothing() -> None:
     used = line(run([series("cpu", [(15, 10.0), (30, 9.0), (45, 10.0), (60, 11.0)])]), "cpu")
     assert used.amount == "11000000"
@@ -322,6 +347,13 @@ def test_containers_live_as_the_guest_pods_status_says() -> None:
             {"name": "side", "state": "running", "startedAt": "2026-01-01T00:00:04Z"},
             {"name": "crash", "state": "waiting", "lastFinishedAt": "2026-01-01T00:05:00Z"},
             {"name": "never", "state": "waiting"},
+            {
+                "name": "again",
+                "state": "running",
+                "startedAt": "2026-01-01T00:07:00Z",
+                "lastFinishedAt": "2026-01-01T00:06:58Z",
+                "earlierEnds": ["2026-01-01T00:02:00Z", "2026-01-01T00:06:58Z"],
+            },
         ],
     }
     found = guest_of({"spec": {"podUid": UID, "requests": {"cpu": "250m"}}, "status": status})
@@ -329,5 +361,6 @@ def test_containers_live_as_the_guest_pods_status_says() -> None:
     assert found.containers == {
         "init": Span((T0 + 1) * 1000, (T0 + 3) * 1000),
         "side": Span((T0 + 4) * 1000, (T0 + 600) * 1000),
-        "crash": Span(T0 * 1000, (T0 + 300) * 1000),
+        "crash": Span(T0 * 1000, (T0 + 300) * 1000, ((T0 + 300) * 1000,)),
+        "again": Span((T0 + 420) * 1000, (T0 + 600) * 1000, ((T0 + 120) * 1000, (T0 + 418) * 1000)),
     }

@@ -62,6 +62,8 @@ class World:
     last: int = 0
     used: int = 0
     read: dict[int, int] = field(default_factory=dict)
+    ends: list[int] = field(default_factory=list)
+    """Of instances before the last, as Kubernetes tells them: whole seconds."""
     series: dict[tuple[str, int, int], list[tuple[int, str]]] = field(default_factory=dict)
 
     def put(self, metric: str, instance: int, replica: int, value: str) -> None:
@@ -82,9 +84,10 @@ class World:
             for (metric, instance, replica), samples in self.series.items()
         ]
 
-    def guest(self, tail: int | None) -> Guest:
-        life = Span(T0 * 1000, None if tail is None else T0 * 1000 + self.last + tail)
-        return Guest(UID, {"cpu": MCORES, "memory": MEMORY}, life, {"app": life})
+    def guest(self, tail: int | None, *, tells_ends: bool = True) -> Guest:
+        end = None if tail is None else T0 * 1000 + self.last + tail
+        life, ends = Span(T0 * 1000, end), tuple(self.ends) if tells_ends else ()
+        return Guest(UID, {"cpu": MCORES, "memory": MEMORY}, life, {"app": Span(T0 * 1000, end, ends)})
 
 
 def world_of(life: list[Move]) -> World:
@@ -94,6 +97,7 @@ def world_of(life: list[Move]) -> World:
         if move.restarts:
             instance, counter, told = instance + 1, 0, 0
             began, fresh = T0 * 1000 + world.last, world.last
+            world.ends.append(began // 1000 * 1000)
         world.last += move.ms
         counter += MCORES * move.ms * move.cpu_ppm // 1_000_000
         received += move.cpu_ppm
@@ -166,7 +170,15 @@ def test_no_window_is_negative_and_no_life_exceeds_its_limit(
 @FEW
 def test_cpu_is_what_each_instance_read_at_last(life: list[Move]) -> None:
     world = world_of(life)
-    assert totals(world.raw(), world.guest(None))["cpu"] == sum(world.read.values())
+    assert totals(world.raw(), world.guest(None, tells_ends=False))["cpu"] == sum(world.read.values())
+
+
+@given(lives)
+@FEW
+def test_what_is_told_of_ends_adds_no_more_than_the_time_up_to_them_has_room_for(life: list[Move]) -> None:
+    world = world_of(life)
+    told, untold = (totals(world.raw(), world.guest(None, tells_ends=tells))["cpu"] for tells in (True, False))
+    assert untold <= told <= MCORES * world.last
 
 
 @given(lives, tails)
