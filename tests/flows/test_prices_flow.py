@@ -58,7 +58,8 @@ async def headers(world: LedgerWorld) -> list[ClaimHeader]:
 
 async def meter_agrees(world: LedgerWorld) -> Json | None:
     home = await world.client.get(HOMES, world.name)
-    return conditions.get(home["status"].get("conditions"), "MeterAgrees")
+    found = conditions.get(home["status"].get("conditions"), "MeterAgrees")
+    return dict(found) if found is not None else None
 
 
 def observed(home: str) -> tuple[float, float]:

@@ -10,9 +10,13 @@ from pathlib import Path
 from typing import Any, Final
 
 import click
+import yaml
 
 from homefed.api.canonical import parse as parse_json
 from homefed.api.errors import HomefedError, Invalid
+from homefed.api.meta import parse
+from homefed.api.rate_card import RateCard
+from homefed.api.scheduling_pool import SchedulingPoolSpec
 from homefed.cli.ledger_options import (
     FILE,
     Access,
@@ -44,6 +48,9 @@ _UID: Final = re.compile(r"[0-9A-Za-z-]{1,64}")
 @click.option("--state", type=FILE, default=None, help="Keeps the checkpoint, to be compared at the next audit.")
 @click.option("--receipts", default="256", show_default=True, help="How many to check, evenly spread, or all.")
 @click.option("--lines", is_flag=True, help="Also the lines behind the claims; needs --token-file.")
+@click.option(
+    "--rate-card", "card_files", type=FILE, multiple=True, help="Of a pool, JSON or YAML; with --lines. Repeat."
+)
 @click.option("--lines-since", default="", help="Older claims may have lost their lines to retention (RFC 3339).")
 @json_option
 @click.pass_context
@@ -78,9 +85,12 @@ def _scope(
     receipts: str,
     lines: bool,
     lines_since: str,
+    card_files: tuple[Path, ...],
 ) -> Scope:
     if lines and told.token_file is None:
         raise Invalid("--lines: lines are not public; give --token-file", reason="TokenMissing")
+    if card_files and not lines:
+        raise Invalid("--rate-card: prices stand in the lines; give --lines too", reason="InvalidOption")
     keys = [_witness(value) for value in witnesses]
     if quorum is not None and quorum > len(keys):
         raise Invalid(f"--quorum: {quorum} of {len(keys)} witnesses", reason="InvalidOption")
@@ -95,7 +105,23 @@ def _scope(
         lines=lines,
         lines_since=to_rfc3339(from_rfc3339(lines_since)) if lines_since else "",
         jobs=told.jobs,
+        cards=[card for path in card_files for card in cards_of(path)],
     )
+
+
+def cards_of(path: Path) -> list[RateCard]:
+    """The cards of a SchedulingPool as `kubectl get -o yaml` shows it, or one card as in spec.rateCard. Errors: Invalid."""
+    text = text_of("--rate-card", str(path))
+    try:
+        value = yaml.safe_load(text)
+    except yaml.YAMLError as error:
+        raise Invalid(f"--rate-card: {path} is neither JSON nor YAML", reason="InvalidFile") from error
+    if not isinstance(value, dict):
+        raise Invalid(f"--rate-card: {path} holds neither a SchedulingPool nor a rate card", reason="InvalidFile")
+    if value.get("kind") == "SchedulingPool":
+        spec = parse(SchedulingPoolSpec, value.get("spec"), where="spec")
+        return [spec.rate_card, *spec.next_rate_cards]
+    return [parse(RateCard, value, where="rateCard")]
 
 
 def _witness(value: str) -> VerifierKey:

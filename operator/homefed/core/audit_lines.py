@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import NamedTuple
 
 from homefed.api.canonical import parse as parse_json
 from homefed.api.claim_document import MAX_PART, ClaimHeader, Line, LinesPart
 from homefed.api.errors import Invalid
 from homefed.api.meta import parse
+from homefed.api.rate_card import RateCard
+from homefed.core.audit_prices import PriceAudit
 from homefed.core.ledger_checks import check_parts
 from homefed.core.ledger_reading import read_part
 from homefed.core.replay import Findings
@@ -28,9 +30,11 @@ Meter = tuple[str, str, str]
 class LinesAudit:
     """Feed it the claims in the order of the log. Memory: what every guest pod takes."""
 
-    def __init__(self, findings: Findings) -> None:
+    def __init__(self, findings: Findings, cards: Iterable[RateCard] = ()) -> None:
+        """`cards`: those that rates and factors are compared with."""
         self.findings = findings
         self.lines = 0
+        self.prices = PriceAudit(findings, cards)
         self._positions: dict[tuple[str, str], dict[Meter, Position]] = {}
         """Per chain (pool, account)."""
         self._complete = True
@@ -55,6 +59,7 @@ class LinesAudit:
         except Invalid as error:
             self.findings.add(error.reason, error.message, leaf, header.id)
             return
+        self.prices.claim(leaf, header, lines)
         for line in lines:
             self._line(leaf, header, line)
 

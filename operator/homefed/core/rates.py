@@ -71,9 +71,14 @@ def factor(card: RateCard, at: int) -> int:
     return begun[-1] if begun else bands[-1][1]
 
 
+def factors(card: RateCard) -> set[int]:
+    """All of the day."""
+    return {band.factor_ppm for band in card.time_of_day} or {PPM}
+
+
 def lowest_factor(card: RateCard) -> int:
     """Of the whole day."""
-    return min((band.factor_ppm for band in card.time_of_day), default=PPM)
+    return min(factors(card))
 
 
 def _second_of_day(text: str) -> int:

@@ -12,6 +12,7 @@ from typing import Any, Final, Protocol
 from homefed.api.claim_document import ClaimHeader
 from homefed.api.errors import HomefedError, Invalid, NotFound, Refused, Transient
 from homefed.api.ledger_answers import AccountBalance, Accounts, StoredLeaf, Totals
+from homefed.api.rate_card import RateCard
 from homefed.core import audit
 from homefed.core.audit import Report, Step
 from homefed.core.audit_leaf import LeafRules, name_of
@@ -68,6 +69,8 @@ class Scope:
     """RFC 3339 in UTC: claims whose windows end before may have lost their lines to retention."""
     jobs: int | None = None
     """Processes to read leaves in; None: one per core."""
+    cards: Sequence[RateCard] = ()
+    """Rate cards that the lines' prices are compared with."""
 
 
 class Auditor:
@@ -280,7 +283,7 @@ class Auditor:
             self.report.findings.add(error.reason, f"{kind}: {error.message}", leaf, identity)
 
     async def _lines(self) -> str:
-        lines, claims = LinesAudit(self.report.findings), 0
+        lines, claims = LinesAudit(self.report.findings, self._scope.cards), 0
         for span in spans(0, self.replay.size):
             for leaf, entry in enumerate(await self._own_entries(span.number), span.first):
                 if self.replay.state_of(leaf):
@@ -288,7 +291,8 @@ class Auditor:
                 else:  # a claim may have been voided: lines that follow do not count it any more
                     lines.forget_all()
             self._progress(span.first + span.count, self.replay.size)
-        return f"{lines.lines} lines of {claims} claims are priced right, and their readings join up"
+        known = f", {lines.prices.compared} of them by the rate cards given" if self._scope.cards else ""
+        return f"{lines.lines} lines of {claims} claims are priced right{known}, and their readings join up"
 
     async def _claim_lines(self, lines: LinesAudit, leaf: int, header: ClaimHeader) -> bool:
         """Whether the claim has lines that could be read."""

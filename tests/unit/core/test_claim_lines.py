@@ -15,8 +15,10 @@ from homefed.api.rate_card import PPM, STANDARD, Terms
 from homefed.api.report_document import UNITS, Metered, ReportLine
 from homefed.api.scheduling_pool import SchedulingPoolSpec
 from homefed.core import claim_building, rates, windows
+from homefed.core.audit_prices import PriceAudit
 from homefed.core.claim_chain import Chain, Claim, Payee
 from homefed.core.readings import Report
+from homefed.core.replay import Findings
 from homefed.core.rewards import Key, Observation, observation
 from homefed.core.settlement import Inputs, Settle, settle_window
 from homefed.core.windows import Window
@@ -83,7 +85,8 @@ class Home:
         inputs = Inputs("fed", "home", self.spec, self.guests, self.reports, self.chain)
         step = settle_window(inputs, window, late=not reports)
         if step.lines:
-            claim = claim_building.build(PAYEE, self.chain, window, step.lines, step.reports, b"s" * 32)
+            payee = replace(PAYEE, rate_card_digest=rates.card_digest(step.card or self.spec.rate_card))
+            claim = claim_building.build(payee, self.chain, window, step.lines, step.reports, b"s" * 32)
             self.chain = self.chain.after(claim)
             self.claims.append(claim)
         self.settled.append(step)
@@ -229,6 +232,11 @@ def test_what_is_charged_is_paid_held_fee_and_dust_whatever_the_card_the_class_a
         assert int(header.charged) == sum(int(getattr(header, name)) for name in ("paid", "held", "fee", "dust"))
     for line in (line for claim in home.claims for line in claim.lines):
         assert rates.formula(line).amount == int(line.amount)
+    findings = Findings()
+    audit = PriceAudit(findings, [spec.rate_card, *spec.next_rate_cards])
+    for number, claim in enumerate(home.claims):
+        audit.claim(number, claim.header, claim.lines)
+    assert findings.shown == []
 
 
 @settings(max_examples=40)
