@@ -57,8 +57,8 @@ def encode(
         windowEnd=canonical(window.end_text),
         meterVersion=canonical(METER_VERSION),
         askedAt=canonical(asked_at),
-        settings=canonical(asdict(settings)),
-        guests=canonical(sorted((asdict(guest) for guest in guests), key=lambda one: str(one["uid"]))),
+        settings=canonical(_members(settings)),
+        guests=canonical(sorted(map(_members, guests), key=lambda one: str(one["uid"]))),
         readings=canonical([_plain(one) for one in sorted(readings, key=_identity)]),
         series=b"[%b]" % b",".join(sorted(map(_series, series))),
     )
@@ -67,6 +67,11 @@ def encode(
 def digest(evidence: bytes) -> str:
     """SHA-256 of the canonical JSON: what the report says that it rests on."""
     return hashlib.sha256(evidence).hexdigest()
+
+
+def _members(value: Guest | Settings) -> Json:
+    """Of a dataclass, as JSON reads them back: tuples are lists there."""
+    return dict(json.loads(_ENCODE(asdict(value))))
 
 
 def _plain(value: Document) -> Json:
@@ -166,10 +171,14 @@ def guests_of(evidence: EvidenceDocument) -> list[Guest]:
 
 def _guest(value: Json, number: int) -> Guest:
     try:
-        containers = {name: Span(**span) for name, span in value["containers"].items()}
-        return Guest(**{**value, "life": Span(**value["life"]), "containers": containers})
+        containers = {name: _span(span) for name, span in value["containers"].items()}
+        return Guest(**{**value, "life": _span(value["life"]), "containers": containers})
     except (TypeError, KeyError, AttributeError) as error:
         raise Invalid(f"evidence.guests.{number}: {error}: measured by another version of the meter?") from error
+
+
+def _span(value: Json) -> Span:
+    return Span(**{name: tuple(one) if isinstance(one, list) else one for name, one in value.items()})
 
 
 def guest_excerpt(guest: Mapping[str, Any]) -> Json:
