@@ -1,17 +1,16 @@
-"""python -m attacks: the attempts, as a table: true work, claimed, paid, over-payment."""
+"""python -m attacks [--markdown]: prints the table. Exit status 1 where an attempt that should be held is not."""
 
 from __future__ import annotations
 
 import sys
 
-from attacks.attempts import ATTEMPTS, BUSY, CALM, ENDING, ClockAtTheEnd
-from attacks.federation import Home, Outcome, run
+from attacks.table import LIMIT_PPM, markdown, outcomes, text
 
 
-def main():
-    for attempt in (Home, *ATTEMPTS):
-        outcome = run(attempt(ENDING if attempt is ClockAtTheEnd else (BUSY, CALM)))
-        print(f"{attempt.name:50} {attempt.resource} {attempt.basis:9} {outcome.true/3.6e9:8.3f} {outcome.claimed/3.6e9:12.3f} {outcome.paid/3.6e9:8.3f} {outcome.over_ppm:10}", dict(outcome.codes), outcome.hub.strangers or "")
+def main() -> int:
+    found = outcomes()
+    print(markdown(found) if "--markdown" in sys.argv[1:] else text(found))
+    return int(any(outcome.over_ppm > LIMIT_PPM for attempt, outcome in found.items() if attempt.held))
 
 
 if __name__ == "__main__":

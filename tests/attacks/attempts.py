@@ -1,7 +1,7 @@
 """What dishonest homes try. Each is a home that alters one thing, with everything behind it honest.
 
-The guests of an attempt are a busy one, which uses nearly the core that it requests, and a calm one, which uses a quarter:
-what is claimed of the calm one has room below its bound.
+The guests of an attempt are a busy one, which uses nearly the core that it requests, and a calm one, which uses a
+quarter of it: what is made up of the calm one has room below its bound.
 """
 
 from __future__ import annotations
@@ -11,10 +11,11 @@ from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import ClassVar, Final
 
-from attacks.federation import HOME_KEY, Home
-from attacks.work import HOUR, T0, Json, Work
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
-from homefed.api.report_document import Reading, ReportDocument, ReportLine
+
+from attacks.federation import Home, document_of
+from attacks.work import HOUR, T0, Json, Work
+from homefed.api.report_document import ReportDocument, ReportLine
 from homefed.core.samples import RawSeries
 from homefed.core.windows import Window
 
@@ -108,6 +109,7 @@ class RecordingRuleRate(Home):
 class WithinTheRequest(Home):
     name = "CPU series or rule inflated below the request"
     how = "the calm guest's counter times 3.8: what a busy guest would have used"
+    held = False
 
     def series(self, window: Window) -> list[RawSeries]:
         return [altered(one, times(3.8)) if is_cpu(one, CALM) else one for one in super().series(window)]
@@ -117,6 +119,7 @@ class WithinTheRequestUnpaid(WithinTheRequest):
     name = "the same, in a pool that pays CPU as reserved"
     how = "the rate card's price for CPU used is 0"
     used_cpu = False
+    held = True
 
 
 class Replayed(Home):
@@ -146,6 +149,7 @@ class AnotherHomesPod(Home):
 class AnotherHomesReport(Home):
     name = "another home's report"
     how = "another home's signed report of its own guests, copied"
+    last: list[ReportDocument]
 
     def delivered(self, objects: list[Json], window: Window) -> list[Json]:
         documents = [with_lines(document, doubled(document)) for document in self.last]
@@ -232,10 +236,24 @@ class ClockBack(Home):
         return sum(work.reserved(6 * HOUR) + 1_000_000 * HOUR for work in self.guests)
 
 
+class FastClock(Home):
+    name = "clock that runs fast"
+    how = "an hour of the home's clock passes in half an hour: twice the samples, at twice the age"
+
+    def series(self, window: Window) -> list[RawSeries]:
+        def fast(one: RawSeries) -> RawSeries:
+            return replace(one, samples=[(2 * time - T0 * 1000, value) for time, value in one.samples])
+
+        return [fast(one) for one in super().series(window)]
+
+
 class ClockAtTheEnd(Home):
     name = "clock moved ahead: end times"
     how = "guests that have ended are said to have ended an hour later"
     basis = "reserved"
+
+    def __init__(self, guests: Sequence[Work]) -> None:
+        super().__init__([replace(work, end=5 * HOUR + 1800) for work in guests])
 
     def finished(self, work: Work) -> str:
         return super().finished(replace(work, end=(work.end or 0) + HOUR))
@@ -255,25 +273,39 @@ class Withheld(Home):
 class WithheldThenAll(Home):
     name = "reports withheld, then all at once"
     how = "nothing for five hours, then everything, with the last report twice as high"
+    kept: tuple[Json, ...] = ()
 
     def delivered(self, objects: list[Json], window: Window) -> list[Json]:
-        self.kept = [*getattr(self, "kept", []), *objects]
-        return self.kept if window.end == T0 + 6 * HOUR else []
+        self.kept = (*self.kept, *objects)
+        return list(self.kept) if window.end == T0 + 6 * HOUR else []
 
     def documents(self, documents: list[ReportDocument]) -> list[ReportDocument]:
         last = [one.window_end == "2026-01-01T06:00:00Z" for one in documents]
         return [with_lines(one, doubled(one)) if is_last else one for one, is_last in zip(documents, last, strict=True)]
 
 
+class ReportedAnew(Home):
+    name = "a window reported anew after it was settled"
+    how = "the report is deleted as no home can, and made again under its name with a third more for the calm guest"
+
+    def delivered(self, objects: list[Json], window: Window) -> list[Json]:
+        anew = [with_lines(document_of(obj), grown(document_of(obj), CALM)) for obj in self.mailbox]
+        other = {"evidence_digest": "1" * 64}
+        self.mailbox = [self.posted(document.model_copy(update=other)) for document in anew]
+        return objects
+
+
 class ReportedTwice(Home):
     name = "a window reported twice"
     how = "a second report of each hour, signed too, with a third more for the calm guest"
+    second: list[ReportDocument]
 
     def delivered(self, objects: list[Json], window: Window) -> list[Json]:
         return objects + [renamed(self.posted(document), "more") for document in self.second]
 
     def documents(self, documents: list[ReportDocument]) -> list[ReportDocument]:
-        self.second = [with_lines(one, grown(one, CALM)).model_copy(update={"evidence_digest": "1" * 64}) for one in documents]
+        other = {"evidence_digest": "1" * 64}
+        self.second = [with_lines(one, grown(one, CALM)).model_copy(update=other) for one in documents]
         return documents
 
 
@@ -335,8 +367,6 @@ def grown(document: ReportDocument, work: Work) -> list[ReportLine]:
     ]
 
 
-ENDING: Final = (replace(BUSY, end=5 * HOUR + 1800), replace(CALM, end=5 * HOUR + 900))
-"""Guests that end."""
 ATTEMPTS: Final[tuple[type[Home], ...]] = (
     InflatedTenfold,
     InflatedAboveTheRequest,
@@ -356,10 +386,12 @@ ATTEMPTS: Final[tuple[type[Home], ...]] = (
     NotNumbers,
     LargeNumbers,
     ClockAhead,
+    FastClock,
     ClockBack,
     ClockAtTheEnd,
     Withheld,
     WithheldThenAll,
     ReportedTwice,
+    ReportedAnew,
     NeverBound,
 )

@@ -16,6 +16,7 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from attacks.work import HOUR, SCRAPE_S, T0, Json, Work, moment
 from homefed.api import dsse
+from homefed.api.claim_document import Line
 from homefed.api.guest_pod import GuestPodStatus, Observed
 from homefed.api.meta import parse
 from homefed.api.rate_card import Price, RateCard
@@ -23,12 +24,14 @@ from homefed.api.report_document import Reading, ReportDocument
 from homefed.api.scheduling_pool import SchedulingPoolSpec
 from homefed.core import claim_building, claim_chain, readings, settlement
 from homefed.core.claim_chain import Chain, Payee
+from homefed.core.ledger import UNITS_OF
 from homefed.core.ledger_reading import PartSubmission, read_part
 from homefed.core.ledger_state import Recorded
 from homefed.core.metering import Settings, measure
 from homefed.core.observation import observe
 from homefed.core.readings import Origin
 from homefed.core.rewards import observation
+from homefed.core.rounding import PPM, money
 from homefed.core.samples import RawSeries, intake
 from homefed.core.settlement import Inputs, Settle
 from homefed.core.windows import Window
@@ -74,6 +77,8 @@ class Home:
     """What is attacked."""
     used_cpu: ClassVar[bool] = True
     """Whether the pool pays for CPU used."""
+    held: ClassVar[bool] = True
+    """Whether what is paid stays within 1 % of the true work."""
     unbound: ClassVar[frozenset[str]] = frozenset()
     """UIDs of guests that the hub never bound."""
 
@@ -81,6 +86,7 @@ class Home:
         self.guests = list(guests)
         self.readings: tuple[Reading, ...] = ()
         self.mailbox: list[Json] = []
+        self.created = 0
         self.settings = Settings(SCRAPE_S * 1000)
 
     # What a dishonest home can alter, from the inside to the outside.
@@ -135,11 +141,12 @@ class Home:
     def posted(self, document: ReportDocument, key: Ed25519PrivateKey = HOME_KEY) -> Json:
         """A UsageReport as the API server returns it."""
         obj = readings.report_object(document, MAILBOX, key)
-        obj["metadata"]["uid"] = f"{obj['metadata']['name']}-{len(self.mailbox)}-{id(document)}"
+        self.created += 1
+        obj["metadata"]["uid"] = f"uid-{self.created}"
         return obj
 
     def claimed(self) -> int:
-        """Σ amounts of the attacked resource over all reports that it put into the mailbox, whether or not they count."""
+        """Σ amounts of the attacked resource over all reports in its mailbox, whether or not they count."""
         lines = [line for obj in self.mailbox for line in document_of(obj).lines]
         return sum(int(line.amount) for line in lines if line.resource == self.resource)
 
@@ -160,8 +167,8 @@ class Hub:
     observed: dict[str, Observed] = field(default_factory=dict)
     codes: Counter[str] = field(default_factory=Counter)
     """On the lines of all claims."""
-    accepted: Counter[tuple[str, str]] = field(default_factory=Counter)
-    """(resource, basis) → units, over all claims."""
+    lines: list[Line] = field(default_factory=list)
+    """Of all claims, as the ledger accepted them."""
     strangers: set[str] = field(default_factory=set)
 
     def see(self, home: Home, now: int) -> list[Json]:
@@ -206,9 +213,8 @@ class Hub:
         assert isinstance(answers[-1], Recorded), answers[-1]
         self.chain = self.chain.after(claim)
         self.strangers |= set(step.strangers)
-        for line in step.lines:
-            self.accepted[line.resource, line.basis] += int(line.accepted)
-            self.codes.update(line.codes)
+        self.lines += claim.lines
+        self.codes.update(code for line in claim.lines for code in line.codes)
 
 
 def _guest_pod(work: Work, observed: Observed, status: Json) -> Json:
@@ -226,18 +232,21 @@ def _guest_pod(work: Work, observed: Observed, status: Json) -> Json:
 
 @dataclass(frozen=True)
 class Outcome:
-    """What came of one home's doings: units of the attacked resource; `paid` is what the ledger posted."""
+    """What came of one home's doings: units of the attacked resource and basis, and what was paid for them."""
 
     true: int
     claimed: int
+    accepted: int
+    price: Price
     paid: int
-    codes: Counter[str]
+    """µcredit."""
     hub: Hub
 
     @property
     def over_ppm(self) -> int:
-        """Paid beyond the true work, in millionths of it; negative where less was paid."""
-        return (self.paid - self.true) * 1_000_000 // self.true
+        """Paid beyond what the true work costs, in millionths of that; negative where less was paid."""
+        worth = money(self.true, self.price.micro_credits, UNITS_OF[self.price.per][1])
+        return (self.paid - worth) * PPM // worth if worth else self.paid * PPM
 
 
 def run(home: Home, hours: int = 6) -> Outcome:
@@ -245,7 +254,7 @@ def run(home: Home, hours: int = 6) -> Outcome:
     hub = Hub(SchedulingPoolSpec(rate_card=card(used_cpu=home.used_cpu)))
     for hour in range(1, hours + 1):
         end = hour * HOUR
-        for second in _seen(home.guests, end - HOUR, end):
+        for second in seen(home.guests, end - HOUR, end):
             hub.see(home, second)
         objects = hub.see(home, end + REPORTED_S)
         home.report(Window(T0 + end - HOUR, T0 + end), objects)
@@ -254,8 +263,8 @@ def run(home: Home, hours: int = 6) -> Outcome:
     return _outcome(home, hub, hours * HOUR)
 
 
-def _seen(guests: Iterable[Work], begin: int, end: int) -> list[int]:
-    """When the hub sees something new in (begin, end]."""
+def seen(guests: Iterable[Work], begin: int, end: int) -> list[int]:
+    """When the hub sees that a guest has started or ended, in (begin, end]."""
     moments = {work.start + SEEN_S for work in guests} | {work.end + SEEN_S for work in guests if work.end is not None}
     return sorted(second for second in moments if begin < second <= end)
 
@@ -263,4 +272,13 @@ def _seen(guests: Iterable[Work], begin: int, end: int) -> list[int]:
 def _outcome(home: Home, hub: Hub, until: int) -> Outcome:
     bound = [work for work in home.guests if work.uid not in home.unbound]
     true = sum(work.used(home.resource, until) if home.basis == "used" else work.reserved(until) for work in bound)
-    return Outcome(true, home.claimed(), hub.accepted[home.resource, home.basis], hub.codes, hub)
+    lines = [line for line in hub.lines if (line.resource, line.basis) == (home.resource, home.basis)]
+    prices: dict[tuple[str, str], Price] = {(one.resource, one.basis): one for one in hub.pool.rate_card.prices}
+    return Outcome(
+        true,
+        home.claimed(),
+        sum(int(line.accepted) for line in lines),
+        prices[home.resource, home.basis],
+        sum(int(line.amount) for line in lines),
+        hub,
+    )
