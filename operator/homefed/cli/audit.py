@@ -110,7 +110,7 @@ def _scope(
 
 
 def cards_of(path: Path) -> list[RateCard]:
-    """The cards of a SchedulingPool as `kubectl get -o yaml` shows it, or one card as in spec.rateCard. Errors: Invalid."""
+    """Of a SchedulingPool as `kubectl get -o yaml` shows it, or one card as in spec.rateCard. Errors: Invalid."""
     text = text_of("--rate-card", str(path))
     try:
         value = yaml.safe_load(text)

@@ -127,6 +127,20 @@ def test_a_deleted_contribution_offers_draining() -> None:
     assert contribution.offer_spec("uid", spec, [], "A" * 43 + "=", "0.1", False).state == "Active"
 
 
+def test_class_and_price_travel_in_the_offer() -> None:
+    price = {"percentOfCard": 80, "floors": [{"resource": "cpu", "basis": "used", "microCredits": 5}]}
+    spec = ContributionSpec.model_validate({"poolName": "attic", "class": "fast", "price": price})
+    offer = contribution.offer_spec("uid", spec, [], "A" * 43 + "=", "0.1", False).dump()
+    assert (offer["class"], offer["price"]) == ("fast", price)
+
+
+def test_who_says_nothing_of_price_asks_the_whole_card_and_0_has_to_be_written() -> None:
+    spec = ContributionSpec.model_validate({"poolName": "attic", "price": {}})
+    assert (spec.machine_class, spec.price.percent_of_card, spec.price.ppm) == ("standard", 100, 1_000_000)
+    free = ContributionSpec.model_validate({"poolName": "attic", "price": {"percentOfCard": 0}})
+    assert free.price.ppm == 0
+
+
 @pytest.mark.parametrize(
     ("guests", "offer_gone", "seconds", "released"),
     [(0, True, 1, True), (1, True, 1, False), (0, False, 1, False), (3, False, 300, True), (3, False, 299, False)],

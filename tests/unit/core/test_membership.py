@@ -182,3 +182,42 @@ def test_a_home_is_read_with_its_pinned_key_and_a_wrong_spec_names_the_field() -
     assert (found.key, found.deleting, found.mailbox) == (pin(FIRST), True, "homefed-home-anna")
     with pytest.raises(Invalid, match=r"spec\.trustedFingerprint"):
         membership.member(home | {"spec": {"trustedFingerprint": "mine"}})
+
+
+PRICED = {"resource": "cpu", "basis": "used", "microCredits": 20_000, "per": "core-hour", "minMicroCredits": 6_000}
+FAST = PRICED | {"class": "fast", "microCredits": 30_000}
+CHEAPER = {"version": "2", "validFrom": "2026-02-01T00:00:00Z", "prices": [PRICED | {"microCredits": 15_000}, FAST]}
+MEADOW = SchedulingPoolSpec.model_validate({"rateCard": CARD | {"prices": [PRICED, FAST]}, "nextRateCards": [CHEAPER]})
+
+
+def floor(amount: int) -> Json:
+    return {"floors": [{"resource": "cpu", "basis": "used", "microCredits": amount}]}
+
+
+@pytest.mark.parametrize(
+    ("given", "member", "reason"),
+    [
+        (offer(price=floor(20_001)), who(), "PriceBelowFloor"),
+        (offer(price={"percentOfCard": 0}), who(), "PriceBelowMinimum"),
+        (offer(**{"class": "fast"}), who(), "ClassNotGranted"),
+        (offer(**{"class": "slow"}), who(classes=["slow"]), "UnknownClass"),
+    ],
+)
+def test_machines_whose_price_does_not_suit_both_sides_stay_out(given: Offered, member: Member, reason: str) -> None:
+    verdict = membership.judge_offer(given, member, member.key, MEADOW, NOON)
+    assert (verdict.holds, verdict.reason) == (False, reason)
+    assert "spec." in verdict.message
+
+
+def test_a_class_that_the_organiser_granted_is_taken() -> None:
+    member = who(classes=["fast"])
+    assert membership.judge_offer(offer(**{"class": "fast"}), member, member.key, MEADOW, NOON).holds
+
+
+def test_a_card_to_come_that_lies_below_the_floor_is_told_before_it_holds() -> None:
+    given, later = offer(price=floor(18_000)), NOON.replace(month=3)
+    today = membership.judge_offer(given, who(), pin(FIRST), MEADOW, NOON)
+    assert today.holds
+    assert "From 2026-02-01T00:00:00Z on not any more: spec.price.floors cpu used 18000" in today.message
+    verdict = membership.judge_offer(given, who(), pin(FIRST), MEADOW, later)
+    assert (verdict.holds, verdict.reason) == (False, "PriceBelowFloor")

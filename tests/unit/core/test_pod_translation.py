@@ -217,6 +217,14 @@ def test_the_guest_pod_is_complete_and_its_digest_is_of_what_it_holds() -> None:
     assert spec.observed.bound_at == "2026-01-31T12:00:00Z"
 
 
+def test_a_guests_terms_are_what_the_node_says_when_it_is_bound() -> None:
+    node = a_node(labels={names.LABEL_CLASS: "fast", names.LABEL_PRICE_PERCENT: "80"})
+    priced, _ = guest_pod(a_pod(), "shop-uid", a_site(node=node), IN_BYTES, NOON)
+    assert priced["spec"]["terms"] == {"class": "fast", "pricePpm": 800_000}
+    plain, _ = guest_pod(a_pod(), "shop-uid", a_site(), IN_BYTES, NOON)
+    assert plain["spec"]["terms"] == {"class": "standard", "pricePpm": 1_000_000}
+
+
 def test_a_pod_was_bound_when_the_scheduler_said_so_but_never_in_the_future() -> None:
     scheduled = {"type": "PodScheduled", "status": "True", "lastTransitionTime": "2026-01-31T11:59:00Z"}
     assert bound_at(a_pod(status={"conditions": [scheduled]}), NOON) == after(-60)

@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 from homefed.api import names, quantities
 from homefed.api.errors import Invalid
 from homefed.api.offer import Machine
+from homefed.api.rate_card import Terms
 from homefed.core import virtual_node
 from homefed.core.virtual_node import VirtualNode
 
@@ -55,6 +56,22 @@ def test_a_virtual_node_says_what_it_is_and_nothing_of_the_home() -> None:
     assert "images" not in body["status"]
     assert '"egress":"declared"' in body["metadata"]["annotations"]["homefed.io/known"]
     assert virtual_node.machine_id(body) == "a" * 64
+
+
+def test_class_and_price_are_labels_which_the_hub_reads_back_as_a_guests_terms() -> None:
+    fast = wanted(machine_class="fast", price_percent=80)
+    labels = virtual_node.labels(fast)
+    assert (labels["homefed.io/class"], labels["homefed.io/price-percent"]) == ("fast", "80")
+    assert virtual_node.terms(live(fast)) == Terms(machine_class="fast", price_ppm=800_000)
+    assert virtual_node.terms(live(wanted())) == Terms()
+    changed = virtual_node.repair(live(fast), wanted(machine_class="fast", price_percent=0))
+    assert changed is not None
+    assert changed["metadata"]["labels"] == {"homefed.io/price-percent": "0"}
+
+
+@pytest.mark.parametrize("percent", ["", "101", "-1", "many"])
+def test_a_price_label_that_somebody_spoilt_is_the_cards_price(percent: str) -> None:
+    assert virtual_node.terms({"metadata": {"labels": {"homefed.io/price-percent": percent}}}) == Terms()
 
 
 def test_the_os_label_is_an_option_of_the_pool() -> None:
