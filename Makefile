@@ -40,7 +40,7 @@ crds: venv ## write crds/ (and the chart's copies) from operator/homefed/api
 	@$(PY) -m homefed.api.crd crds helm/homefed/files/crds
 
 unit: venv ## the pure tests, seconds
-	@$(PY) -m pytest -q -p no:schemathesis tests/unit
+	@$(PY) -m pytest -q -p no:schemathesis -n $(WORKERS) --no-loadscope-reorder --hypothesis-profile=unit tests/unit
 
 test: testbed lint types imports ## everything, on real clusters
 	@$(PY) -m testbed.suite -q -n $(WORKERS) --dist loadscope --no-loadscope-reorder --durations=25 tests
