@@ -222,6 +222,8 @@ async def test_in_postgresql_nothing_is_added_to_what_is_sealed_nor_left_unseale
     await refused("checkpoints_are_sealed", checkpoint, leaf)
     await refused("sum to zero", checkpoint, leaf, entry, seal)
     await refused("dense", checkpoint, seal)
+    await refused("leaf that is not there", f"INSERT INTO entries VALUES ({size}, 0, 1, 'ucredit', 1)")
+    await refused("account that is not there", checkpoint, leaf, entry.replace("0, 1,", "0, 999999,"), seal)
     await refused(
         "dense", f"INSERT INTO checkpoints VALUES ({size + 2}, 0, '')", gap, f"INSERT INTO seals VALUES ({size + 2})"
     )
@@ -241,6 +243,54 @@ async def test_an_old_postgresql_schema_without_the_owner_names_the_remedy(postg
     await connection.close()
     with pytest.raises(Refused, match="version 99"):
         await PostgresStore.open(made.service)
+
+
+async def test_in_postgresql_rights_that_a_restore_lost_are_missed_at_the_start_and_given_by_the_owner(
+    database: Database,
+) -> None:
+    role = (await _ask(database.service, "SELECT quote_ident(current_user)"))[0][0]
+    before = await _ask(database.service, _ACL)
+    for statement in (
+        f"REVOKE ALL ON ALL TABLES IN SCHEMA ledger FROM {role}",
+        f"REVOKE ALL ON SCHEMA ledger FROM {role}",
+    ):
+        await _ask(database.owner, statement)
+        with pytest.raises(Refused, match="--store-owner") as caught:
+            await PostgresStore.open(database.service)
+        assert caught.value.reason == "RightsMissing"
+    store = await PostgresStore.open(database.service, database.owner)
+    await store.close()
+    assert await _ask(database.service, _ACL) == before
+    store = await PostgresStore.open(database.service)
+    await store.close()
+
+
+@pytest.mark.parametrize("right", ["UPDATE ON ledger.leaves", "TRUNCATE ON ledger.parts", "INSERT ON ledger.balances"])
+async def test_in_postgresql_a_service_that_may_change_the_books_does_not_start(database: Database, right: str) -> None:
+    role = (await _ask(database.service, "SELECT quote_ident(current_user)"))[0][0]
+    await _ask(database.owner, f"GRANT {right} TO {role}")
+    with pytest.raises(Refused, match=f"REVOKE {right} FROM") as caught:
+        await PostgresStore.open(database.service)
+    assert caught.value.reason == "RightsTooWide"
+    await _ask(database.owner, f"REVOKE {right} FROM {role}")
+    store = await PostgresStore.open(database.service)
+    await store.close()
+
+
+_ACL = """
+    SELECT relname, privilege
+    FROM pg_class CROSS JOIN unnest(ARRAY['SELECT', 'INSERT', 'UPDATE', 'DELETE', 'TRUNCATE']) AS privilege
+    WHERE relnamespace = 'ledger'::regnamespace AND relkind = 'r' AND has_table_privilege(pg_class.oid, privilege)
+    ORDER BY 1, 2
+"""
+
+
+async def _ask(url: str, sql: str) -> list[asyncpg.Record]:
+    connection = await asyncpg.connect(url)
+    try:
+        return [*await connection.fetch(sql)]
+    finally:
+        await connection.close()
 
 
 async def test_a_postgresql_server_that_is_not_there_is_a_failed_store(tmp_path: Path) -> None:

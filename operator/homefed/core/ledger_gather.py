@@ -41,14 +41,12 @@ def wanted(batch: Sequence[Item], claims: Mapping[str, StoredClaim], floors: Map
     headers = {identity: claim.header for identity, claim in claims.items()} | own
     guarded = {content.account for content in contents if isinstance(content, Floor)} | set(floors)
     chains: set[ChainKey] = set()
-    parts: set[str] = set()
     moved: set[Holding] = set()
     for item in batch:
         if isinstance(item, PartSubmission):
-            parts.add(item.claim)
-        elif isinstance(item.content, CheckedClaim):
+            continue
+        if isinstance(item.content, CheckedClaim):
             header = item.content.header
-            parts.add(header.id)
             chains.add(chain_of(header))
             moved.update(_holdings(item.content.transfers))
             if guarded:
@@ -58,7 +56,18 @@ def wanted(batch: Sequence[Item], claims: Mapping[str, StoredClaim], floors: Map
             header = headers[item.content.claim]
             chains.add(chain_of(header))
             moved.update(_holdings(resolved(header, item.content.outcome)))
-    return Wanted(frozenset(chains), frozenset(parts), frozenset(moved))
+    return Wanted(frozenset(chains), parts_of(batch), frozenset(moved))
+
+
+def parts_of(batch: Sequence[Item]) -> frozenset[str]:
+    """Claims whose part summaries are needed."""
+    found: set[str] = set()
+    for item in batch:
+        if isinstance(item, PartSubmission):
+            found.add(item.claim)
+        elif isinstance(item.content, CheckedClaim):
+            found.add(item.content.header.id)
+    return frozenset(found)
 
 
 def chain_of(header: ClaimHeader) -> ChainKey:

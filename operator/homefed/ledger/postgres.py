@@ -15,23 +15,21 @@ from typing import Any, Final, TypeVar
 import asyncpg
 
 from homefed.api.errors import Refused
+from homefed.core.ledger_reading import PartSubmission
 from homefed.core.ledger_state import Item
-from homefed.ledger import migrations, postgres_rows
+from homefed.ledger import migrations, postgres_rights, postgres_rows
 from homefed.ledger.places import wrong_identity
+from homefed.ledger.postgres_rights import SCHEMA
 from homefed.ledger.sql_queries import Query
 from homefed.ledger.sql_reader import SqlReader
 from homefed.ledger.sql_writing import Writing
 from homefed.ledger.store import Change, Contradiction, Reader, StoreFailed
 
-SCHEMA: Final = "ledger"
 READERS: Final = 4
 COMMAND_SECONDS: Final = 60.0
 LOCK_SECONDS: Final = 5.0
 """So long a writer that was killed may go on holding the lock, until the server has noticed."""
 _LOCK: Final = 0x686F6D65666564  # "homefed"
-_INSERTED: Final = (
-    "identity, checkpoints, seals, leaves, accounts, entries, chains, claims, resolutions, floors, nodes, cosignatures"
-)
 T = TypeVar("T")
 _log = logging.getLogger(__name__)
 
@@ -54,7 +52,9 @@ class PostgresStore:
             try:
                 await _lock(writer)
                 await _migrate(writer, owner_url or url)
+                await postgres_rights.check(writer)
                 await _check(writer)
+                await _by_key(writer)
                 pool = await asyncpg.create_pool(url, min_size=1, max_size=READERS, **_SETTINGS)
             except BaseException:
                 await writer.close()
@@ -83,10 +83,17 @@ class PostgresStore:
             await asyncio.to_thread(durable)
 
     async def _write(self, batch: Sequence[Item], now: int, change: Change) -> None:
-        async with self._writer.transaction():
-            snapshot = await postgres_rows.drive(self._writer, self._writing.snapshot(batch, now))
-            decision, checkpoint = await asyncio.to_thread(change, snapshot)
-            await postgres_rows.drive(self._writer, self._writing.append(decision, checkpoint))
+        """Parts take several statements; all of a batch's leaves are one, which is a transaction by itself."""
+        if any(isinstance(item, PartSubmission) for item in batch):
+            async with self._writer.transaction():
+                await self._steps(batch, now, change)
+        else:
+            await self._steps(batch, now, change)
+
+    async def _steps(self, batch: Sequence[Item], now: int, change: Change) -> None:
+        snapshot = await postgres_rows.drive(self._writer, self._writing.snapshot(batch, now))
+        decision, checkpoint = await asyncio.to_thread(change, snapshot)
+        await postgres_rows.drive(self._writer, self._writing.append(decision, checkpoint))
 
     @asynccontextmanager
     async def reading(self) -> AsyncIterator[Reader]:
@@ -141,6 +148,13 @@ async def _connect(url: str) -> asyncpg.Connection:
     return await asyncpg.connect(url, **_SETTINGS)
 
 
+async def _by_key(writer: asyncpg.Connection) -> None:
+    """All that the writer asks for, it asks for by key: plans made while the tables are small, or before they are
+    analysed, must not read them from end to end later on."""
+    for method in ("seqscan", "hashjoin", "mergejoin"):
+        await writer.execute(f"SET enable_{method} = off")
+
+
 async def _lock(connection: asyncpg.Connection) -> None:
     deadline = asyncio.get_running_loop().time() + LOCK_SECONDS
     while not await connection.fetchval("SELECT pg_try_advisory_lock($1)", _LOCK):
@@ -155,18 +169,20 @@ async def _lock(connection: asyncpg.Connection) -> None:
 async def _migrate(writer: asyncpg.Connection, url: str) -> None:
     """Bring the tables up to date and give the service's role its rights. The advisory lock is held by `writer`."""
     version = await _version(writer)
-    missing = migrations.pending("postgres", version)
-    if not missing:
+    scripts = migrations.pending("postgres", version)
+    if not scripts and not await postgres_rights.missing(writer):
         return
     service = await writer.fetchval("SELECT current_user")
     owner = await _connect(url)
     try:
+        if not scripts and await owner.fetchval("SELECT current_user") == service:
+            return  # who has no rights cannot give them
         async with owner.transaction():
-            for script in missing:
+            for script in scripts:
                 await owner.execute(f"CREATE SCHEMA IF NOT EXISTS {SCHEMA}")
                 await owner.execute(script.sql)
                 await owner.execute(f"COMMENT ON SCHEMA {SCHEMA} IS 'version {script.number}'")
-            await _grant(owner, service)
+            await postgres_rights.grant(owner, service)
     except asyncpg.InsufficientPrivilegeError as error:
         raise Refused(
             f"the tables have version {version} and {service} may not change them ({error}): name the owner's role with"
@@ -181,19 +197,6 @@ async def _version(connection: asyncpg.Connection) -> int:
     """The last script applied, kept as the schema's comment."""
     text = await connection.fetchval("SELECT obj_description(to_regnamespace($1), 'pg_namespace')", SCHEMA)
     return int(text.removeprefix("version ")) if text else 0
-
-
-async def _grant(owner: asyncpg.Connection, service: str) -> None:
-    role = await owner.fetchval("SELECT quote_ident($1)", service)
-    if await owner.fetchval("SELECT current_user") == service:
-        _log.warning(
-            "%s owns the ledger's tables: give the service a role of its own, without the right to change them", role
-        )
-        return
-    await owner.execute(f"GRANT USAGE ON SCHEMA {SCHEMA} TO {role}")
-    await owner.execute(f"GRANT SELECT ON ALL TABLES IN SCHEMA {SCHEMA} TO {role}")
-    await owner.execute(f"GRANT INSERT ON {_INSERTED} TO {role}")
-    await owner.execute(f"GRANT INSERT, UPDATE, DELETE ON parts TO {role}")
 
 
 async def _check(connection: asyncpg.Connection) -> None:

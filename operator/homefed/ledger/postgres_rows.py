@@ -10,7 +10,7 @@ from typing import Any, Final, TypeVar
 
 import asyncpg
 
-from homefed.ledger.sql_steps import Ask, Insert, Row, Select, Step, Steps
+from homefed.ledger.sql_steps import APPENDED, Append, Ask, Insert, Row, Select, Several, Step, Steps
 
 T = TypeVar("T")
 _TYPE: Final = "split_part(name, ':', 1)"
@@ -28,11 +28,13 @@ _COLUMNS: Final = {
     "nodes": "bigint bigint bytea",
 }
 """Of the tables that the writer inserts into, as the migration has them."""
+_PARAMETERS: Final = sum(len(_COLUMNS[table].split()) for table in APPENDED) + 2
+_APPEND: Final = f"SELECT append_batch({', '.join(f'${number}' for number in range(1, _PARAMETERS + 1))})"
 
 
 async def drive(connection: asyncpg.Connection, steps: Steps[T]) -> T:
     """Run the steps to their end."""
-    rows: Sequence[Row] | None = None
+    rows: Sequence[Any] | None = None
     try:
         while True:
             rows = await _run(connection, next(steps) if rows is None else steps.send(rows))
@@ -41,14 +43,37 @@ async def drive(connection: asyncpg.Connection, steps: Steps[T]) -> T:
         return result
 
 
-async def _run(connection: asyncpg.Connection, step: Step) -> Sequence[Row]:
+async def _run(connection: asyncpg.Connection, step: Step) -> Sequence[Any]:
     match step:
         case Select(sql, values):
-            return await fetch(connection, sql.replace("IN ({})", "= ANY($1)"), [*values]) if values else []
+            return await fetch(connection, _select_sql(sql, 1), [*values]) if values else []
         case Ask(sql, parameters):
             return await fetch(connection, native(sql), *parameters)
+        case Several(selects):
+            return await _several(connection, selects)
         case Insert(table, rows):
-            return await fetch(connection, _insert_sql(table), *map(list, zip(*rows, strict=True))) if rows else []
+            return await fetch(connection, _insert_sql(table), *_columns(table, rows)) if rows else []
+        case Append(rows, adopted):
+            columns = [column for table in APPENDED for column in _columns(table, rows[table])]
+            claims, parts = zip(*adopted, strict=True) if adopted else ((), ())
+            return await fetch(connection, _APPEND, *columns, claims, parts)
+
+
+async def _several(connection: asyncpg.Connection, selects: Sequence[Select]) -> list[Sequence[Row]]:
+    """Of those that ask for something."""
+    asked = tuple([number for number, one in enumerate(selects) if one.values])
+    found: list[Sequence[Row]] = [()] * len(selects)
+    if asked:
+        sql = _several_sql(tuple([selects[number].sql for number in asked]))
+        (row,) = await fetch(connection, sql, *[[*selects[number].values] for number in asked])
+        for number, rows in zip(asked, row, strict=True):
+            found[number] = rows
+    return found
+
+
+def _columns(table: str, rows: Sequence[Row]) -> Sequence[Sequence[Any]]:
+    """One array for each column."""
+    return [*zip(*rows, strict=True)] if rows else [()] * len(_COLUMNS[table].split())
 
 
 async def fetch(connection: asyncpg.Connection, sql: str, *parameters: Any) -> Sequence[Row]:
@@ -62,6 +87,20 @@ def native(sql: str) -> str:
     """Numbered parameters, and this database's expression for the type of an account."""
     numbers = count(1)
     return re.sub(r"\?", lambda _: f"${next(numbers)}", sql.replace("{type}", _TYPE))
+
+
+@cache
+def _select_sql(sql: str, number: int) -> str:
+    """The values are one array."""
+    return sql.replace("IN ({})", f"= ANY(${number})")
+
+
+@cache
+def _several_sql(selects: tuple[str, ...]) -> str:
+    """One row with the rows of each."""
+    numbered = [_select_sql(sql, number) for number, sql in enumerate(selects, 1)]
+    found = [f"ARRAY(SELECT found FROM ({sql}) AS found)" for sql in numbered]  # noqa: S608 - constants
+    return f"SELECT {', '.join(found)}"
 
 
 @cache

@@ -7,9 +7,9 @@ for the list of its values.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Generator, Sequence
+from collections.abc import Collection, Generator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, TypeVar
+from typing import Any, Final, TypeVar
 
 T = TypeVar("T")
 Row = Sequence[Any]
@@ -32,6 +32,13 @@ class Ask:
 
 
 @dataclass(frozen=True, slots=True)
+class Several:
+    """Selects that do not depend on each other: the rows of each, in their order."""
+
+    selects: Sequence[Select]
+
+
+@dataclass(frozen=True, slots=True)
 class Insert:
     """Whole rows, all columns in the table's order."""
 
@@ -39,5 +46,20 @@ class Insert:
     rows: Sequence[Row]
 
 
-Step = Select | Ask | Insert
-Steps = Generator[Step, Sequence[Row], T]
+@dataclass(frozen=True, slots=True)
+class Append:
+    """The last step of a batch that has leaves: all of its rows, from the checkpoint to the seal."""
+
+    rows: Mapping[str, Sequence[Row]]
+    """All of APPENDED."""
+    adopted: Sequence[tuple[bytes, int]]
+    """Claims whose first so many parts wait no more."""
+
+
+APPENDED: Final = (
+    "checkpoints", "leaves", "accounts", "chains", "entries", "claims", "resolutions", "floors", "nodes", "seals"
+)  # fmt: skip
+"""The tables that a batch is written to, in this order."""
+
+Step = Select | Ask | Several | Insert | Append
+Steps = Generator[Step, Sequence[Any], T]

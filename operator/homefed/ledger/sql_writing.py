@@ -8,12 +8,12 @@ from __future__ import annotations
 
 import json
 from collections.abc import Collection, Iterable, Mapping, Sequence
-from typing import Final
+from typing import Final, TypeVar
 
 from homefed.api.ledger_documents import Floor, Resolution
 from homefed.core.ledger import ChainHead, PartSummary
 from homefed.core.ledger_batch import PART_SECONDS
-from homefed.core.ledger_gather import chain_of, lookups, wanted
+from homefed.core.ledger_gather import chain_of, lookups, parts_of, wanted
 from homefed.core.ledger_reading import CheckedClaim, PartSubmission, stored_header
 from homefed.core.ledger_state import (
     ChainKey,
@@ -27,12 +27,15 @@ from homefed.core.ledger_state import (
     Snapshot,
     StoredClaim,
     StoredEntry,
+    Wanted,
     claim_state,
 )
 from homefed.ledger.sql_queries import HEAD, STATE, head_of
-from homefed.ledger.sql_steps import Ask, Insert, Row, Select, Steps
+from homefed.ledger.sql_steps import Append, Ask, Insert, Row, Select, Several, Steps
 from homefed.ledger.store import NewCheckpoint
 
+K = TypeVar("K")
+V = TypeVar("V")
 MAX_REMEMBERED: Final = 20_000
 """Of each kind; about 10 MiB together."""
 
@@ -52,6 +55,9 @@ class _Memory:
     """What is known of the database; None where it is known that there is nothing."""
 
     def __init__(self) -> None:
+        self.size: int | None = None
+        self.newest: dict[str, int] = {}
+        """Table → highest id."""
         self.accounts: dict[str, int] = {}
         self.chains: dict[ChainKey, int] = {}
         self.heads: dict[ChainKey, ChainHead | None] = {}
@@ -76,21 +82,31 @@ class Writing:
         self._memory = _Memory()
 
     def snapshot(self, batch: Sequence[Item], now: int) -> Steps[Snapshot]:
+        """What is unknown is asked for in two rounds, since what the first finds names more."""
         self._memory.trim()
         waiting = yield from _waiting(batch, now)
+        size = yield from self._size()
         first = lookups(batch)
-        claims = yield from _claims(first.claims)
-        floors = yield from self._floors(first.floors)
-        second = wanted(batch, claims, floors)
-        ((size,),) = yield Ask("SELECT coalesce(max(leaf_index), -1) + 1 FROM leaves")
+        stored, found, floors, parts = yield Several(
+            (
+                Select(_STORED, _ids(first.ids)),
+                Select(_CLAIMS, _ids(first.claims)),
+                Select(_FLOORS, _unknown(first.floors, self._memory.floors)),
+                Select(_PARTS, _ids(parts_of(batch))),
+            )
+        )
+        self._memory.floors.update({row[0]: FloorHead(row[1], row[2]) for row in floors})
+        claims, known = _claims(found), _known(first.floors, self._memory.floors)
+        second = wanted(batch, claims, known)
+        yield from self._learn_figures(second)
         return Snapshot(
             size=size,
-            stored=(yield from _stored(first.ids)),
+            stored={row[0].hex(): StoredEntry(*row[1:]) for row in stored},
             claims=claims,
-            floors=floors,
-            chains=(yield from self._heads(second.chains)),
-            parts=(yield from _parts(second.parts)),
-            balances=(yield from self._balances(second.balances)),
+            floors=known,
+            chains=_known(second.chains, self._memory.heads),
+            parts=_parts(parts),
+            balances=_known(second.balances, self._memory.balances),
             waiting=waiting,
         )
 
@@ -99,19 +115,24 @@ class Writing:
         if checkpoint is None:
             return
         leaves = decision.leaves
-        yield Insert("checkpoints", [(checkpoint.size, decision.time, checkpoint.note)])
-        yield Insert("leaves", [_leaf(leaf, checkpoint.size) for leaf in leaves])
-        yield from self._learn_accounts(leaves)
-        yield from self._learn_chains(leaves)
-        yield Insert("entries", [row for leaf in leaves for row in self._entries(leaf)])
-        yield from self._contents(leaves)
-        yield from _adopt(leaves)
-        yield Insert("nodes", [(node.level, node.number, node.hash) for node in checkpoint.nodes])
-        yield Insert("seals", [(checkpoint.size,)])
-        self._remember(decision)
+        accounts = yield from self._learn_accounts(leaves)
+        chains = yield from self._learn_chains(leaves)
+        contents = yield from self._contents(leaves)
+        rows: dict[str, Sequence[Row]] = {
+            "checkpoints": [(checkpoint.size, decision.time, checkpoint.note)],
+            "leaves": [_leaf(leaf, checkpoint.size) for leaf in leaves],
+            "accounts": accounts,
+            "chains": chains,
+            "entries": [row for leaf in leaves for row in self._entries(leaf)],
+            "nodes": [(node.level, node.number, node.hash) for node in checkpoint.nodes],
+            "seals": [(checkpoint.size,)],
+        }
+        yield Append(rows | contents, _adopted(leaves))
+        self._remember(decision, checkpoint.size)
 
-    def _remember(self, decision: Decision) -> None:
+    def _remember(self, decision: Decision, size: int) -> None:
         memory = self._memory
+        memory.size = size
         memory.balances.update(decision.balances)
         memory.heads.update(decision.chains)
         for leaf in decision.leaves:
@@ -119,28 +140,22 @@ class Writing:
                 floor = leaf.content
                 memory.floors[floor.account] = FloorHead(floor.sequence, int(floor.floor) if floor.floor else None)
 
-    def _floors(self, accounts: Collection[str]) -> Steps[dict[str, FloorHead]]:
-        known = self._memory.floors
-        missing = [account for account in accounts if account not in known]
-        known.update(dict.fromkeys(missing))
-        known.update({row[0]: FloorHead(row[1], row[2]) for row in (yield Select(_FLOORS, missing))})
-        return {account: head for account in accounts if (head := known[account]) is not None}
+    def _size(self) -> Steps[int]:
+        if self._memory.size is None:
+            ((self._memory.size,),) = yield Ask("SELECT coalesce(max(leaf_index), -1) + 1 FROM leaves")
+        return self._memory.size
 
-    def _heads(self, keys: Collection[ChainKey]) -> Steps[dict[ChainKey, ChainHead]]:
-        known = self._memory.heads
-        missing = [key for key in keys if key not in known]
-        known.update(dict.fromkeys(missing))
-        rows = yield Select(f"{HEAD} WHERE accounts.name IN ({{}})", {key.account for key in missing})
-        known.update({ChainKey(row[1], row[0]): head_of(row) for row in rows})
-        return {key: head for key in keys if (head := known[key]) is not None}
-
-    def _balances(self, holdings: Collection[Holding]) -> Steps[dict[Holding, int]]:
-        known = self._memory.balances
-        missing = [holding for holding in holdings if holding not in known]
-        known.update(dict.fromkeys(missing))
-        rows = yield Select(_BALANCES, {holding.account for holding in missing})
-        known.update({Holding(row[0], row[1]): row[2] for row in rows})
-        return {holding: balance for holding in holdings if (balance := known[holding]) is not None}
+    def _learn_figures(self, second: Wanted) -> Steps[None]:
+        heads, balances = self._memory.heads, self._memory.balances
+        chains, holdings = _unknown(second.chains, heads), _unknown(second.balances, balances)
+        found, held = yield Several(
+            (
+                Select(f"{HEAD} WHERE accounts.name IN ({{}})", {key.account for key in chains}),
+                Select(_BALANCES, {holding.account for holding in holdings}),
+            )
+        )
+        heads.update({ChainKey(row[1], row[0]): head_of(row) for row in found})
+        balances.update({Holding(row[0], row[1]): row[2] for row in held})
 
     def _entries(self, leaf: NewLeaf) -> Iterable[Row]:
         accounts = self._memory.accounts
@@ -149,47 +164,72 @@ class Writing:
             for ordinal, (account, unit, amount) in enumerate(leaf.transfers)
         ]
 
-    def _contents(self, leaves: Sequence[NewLeaf]) -> Steps[None]:
-        rows: dict[str, list[Row]] = {"claims": [], "resolutions": [], "floors": []}
+    def _contents(self, leaves: Sequence[NewLeaf]) -> Steps[dict[str, Sequence[Row]]]:
+        claims: list[Row] = []
+        resolutions: list[Row] = []
+        floors: list[Row] = []
         places = {leaf.id: leaf.leaf_index for leaf in leaves}
         places |= yield from _places({name for leaf in leaves if (name := _refers_to(leaf)) and name not in places})
         for leaf in leaves:
             content = leaf.content
             if isinstance(content, CheckedClaim):
                 chain, reverses = self._memory.chains[chain_of(content.header)], places.get(content.header.reverses)
-                rows["claims"].append(_claim(leaf, content, chain, reverses))
+                claims.append(_claim(leaf, content, chain, reverses))
             elif isinstance(content, Resolution):
-                rows["resolutions"].append((leaf.leaf_index, places[content.claim], content.outcome))
+                resolutions.append((leaf.leaf_index, places[content.claim], content.outcome))
             else:
                 amount = int(content.floor) if content.floor else None
-                account = self._memory.accounts[content.account]
-                rows["floors"].append((leaf.leaf_index, account, content.sequence, amount))
-        for table, found in rows.items():
-            yield Insert(table, found)
+                floors.append((leaf.leaf_index, self._memory.accounts[content.account], content.sequence, amount))
+        return {"claims": claims, "resolutions": resolutions, "floors": floors}
 
-    def _learn_accounts(self, leaves: Sequence[NewLeaf]) -> Steps[None]:
+    def _learn_accounts(self, leaves: Sequence[NewLeaf]) -> Steps[list[Row]]:
+        """The rows of those that are new."""
         known = self._memory.accounts
         names = dict.fromkeys(name for leaf in leaves for name in _account_names(leaf))
         unknown = [name for name in names if name not in known]
         known.update({row[0]: row[1] for row in (yield Select(_ACCOUNTS, unknown))})
-        if new := [name for name in unknown if name not in known]:
-            ((first,),) = yield Ask("SELECT coalesce(max(id), 0) + 1 FROM accounts")
-            rows = [*enumerate(new, first)]
-            yield Insert("accounts", rows)
-            known.update({name: number for number, name in rows})
+        new = [name for name in unknown if name not in known]
+        rows = [*enumerate(new, (yield from self._first_id("accounts", len(new))))]
+        known.update({name: number for number, name in rows})
+        return [*rows]
 
-    def _learn_chains(self, leaves: Sequence[NewLeaf]) -> Steps[None]:
+    def _learn_chains(self, leaves: Sequence[NewLeaf]) -> Steps[list[Row]]:
+        """The rows of those that are new."""
         known, accounts = self._memory.chains, self._memory.accounts
         keys = dict.fromkeys(chain_of(leaf.content.header) for leaf in leaves if isinstance(leaf.content, CheckedClaim))
         unknown = [key for key in keys if key not in known]
         rows = yield Select(_CHAINS, {key.account for key in unknown})
         known.update({ChainKey(pool, account): number for pool, account, number in rows})
-        if new := [key for key in unknown if key not in known]:
-            ((first,),) = yield Ask("SELECT coalesce(max(id), 0) + 1 FROM chains")
-            yield Insert(
-                "chains", [(first + offset, accounts[key.account], key.pool) for offset, key in enumerate(new)]
-            )
-            known.update({key: first + offset for offset, key in enumerate(new)})
+        new = [key for key in unknown if key not in known]
+        numbered = [*enumerate(new, (yield from self._first_id("chains", len(new))))]
+        known.update({key: number for number, key in numbered})
+        return [(number, accounts[key.account], key.pool) for number, key in numbered]
+
+    def _first_id(self, table: str, count: int) -> Steps[int]:
+        """The first of `count` ids that nothing in the table has yet."""
+        if not count:
+            return 0
+        newest = self._memory.newest
+        if table not in newest:
+            ((newest[table],),) = yield Ask(f"SELECT coalesce(max(id), 0) FROM {table}")  # noqa: S608 - constants
+        first = newest[table] + 1
+        newest[table] += count
+        return first
+
+
+def _unknown(keys: Collection[K], known: dict[K, V | None]) -> list[K]:
+    """Those to be asked for; what is not found then is known not to be there."""
+    missing = [key for key in keys if key not in known]
+    known.update(dict.fromkeys(missing))
+    return missing
+
+
+def _known(keys: Collection[K], known: Mapping[K, V | None]) -> dict[K, V]:
+    return {key: value for key in keys if (value := known[key]) is not None}
+
+
+def _ids(ids: Collection[str]) -> list[bytes]:
+    return [*map(bytes.fromhex, ids)]
 
 
 def _waiting(batch: Sequence[Item], now: int) -> Steps[PendingParts]:
@@ -200,22 +240,16 @@ def _waiting(batch: Sequence[Item], now: int) -> Steps[PendingParts]:
     return PendingParts(count, int(size))
 
 
-def _stored(ids: Collection[str]) -> Steps[dict[str, StoredEntry]]:
-    rows = yield Select(_STORED, [bytes.fromhex(identity) for identity in ids])
-    return {row[0].hex(): StoredEntry(*row[1:]) for row in rows}
-
-
-def _claims(ids: Collection[str]) -> Steps[dict[str, StoredClaim]]:
-    rows = yield Select(_CLAIMS, [bytes.fromhex(identity) for identity in ids])
+def _claims(rows: Sequence[Row]) -> dict[str, StoredClaim]:
     return {
         identity.hex(): StoredClaim(stored_header(envelope), claim_state(phase, outcome, reversed_=bool(reversed_)))
         for identity, envelope, phase, outcome, reversed_ in rows
     }
 
 
-def _parts(claims: Collection[str]) -> Steps[dict[str, dict[int, PartSummary]]]:
+def _parts(rows: Sequence[Row]) -> dict[str, dict[int, PartSummary]]:
     found: dict[str, dict[int, PartSummary]] = {}
-    for claim, number, digest, size, text in (yield Select(_PARTS, [bytes.fromhex(claim) for claim in claims])):
+    for claim, number, digest, size, text in rows:
         value = json.loads(text)
         summary = PartSummary(digest.hex(), size, value["lines"], value["amounts"])
         found.setdefault(claim.hex(), {})[number] = summary
@@ -231,20 +265,19 @@ def _keep(parts: Sequence[KeptPart], time: int) -> Steps[None]:
     yield Insert("parts", [_part(part, time) for part in parts])
 
 
-def _adopt(leaves: Sequence[NewLeaf]) -> Steps[None]:
-    """The parts of claims that are held now wait no more; one that its claim does not name is forgotten in time."""
-    by_parts: dict[int, list[bytes]] = {}
-    for leaf in leaves:
-        if isinstance(leaf.content, CheckedClaim) and leaf.content.header.parts:
-            by_parts.setdefault(len(leaf.content.header.parts), []).append(bytes.fromhex(leaf.id))
-    for parts, claims in by_parts.items():
-        yield Select(f"UPDATE parts SET pending = 0 WHERE number <= {parts} AND claim_id IN ({{}})", claims)  # noqa: S608
+def _adopted(leaves: Sequence[NewLeaf]) -> list[tuple[bytes, int]]:
+    """Of claims that are held now; a part that its claim does not name is forgotten in time."""
+    return [
+        (bytes.fromhex(leaf.id), len(leaf.content.header.parts))
+        for leaf in leaves
+        if isinstance(leaf.content, CheckedClaim) and leaf.content.header.parts
+    ]
 
 
 def _places(claims: Collection[str]) -> Steps[Mapping[str, int]]:
     """The leaf indices of claims that earlier batches recorded."""
     sql = "SELECT id, leaf_index FROM leaves WHERE id IN ({})"
-    return {row[0].hex(): row[1] for row in (yield Select(sql, [bytes.fromhex(claim) for claim in claims]))}
+    return {row[0].hex(): row[1] for row in (yield Select(sql, _ids(claims)))}
 
 
 def _refers_to(leaf: NewLeaf) -> str:

@@ -6,13 +6,13 @@ Many rows go into one statement: each statement that Python steps through costs 
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from functools import cache
 from itertools import chain
 from typing import Any, Final, TypeVar
 
 from homefed.ledger.sql_queries import Query
-from homefed.ledger.sql_steps import Ask, Insert, Row, Select, Step, Steps
+from homefed.ledger.sql_steps import APPENDED, Append, Ask, Insert, Row, Select, Several, Step, Steps
 
 T = TypeVar("T")
 MAX_ROWS: Final = 256
@@ -23,7 +23,7 @@ _TYPE: Final = "substr(name, 1, instr(name, ':') - 1)"
 
 def drive(db: sqlite3.Connection, steps: Steps[T]) -> T:
     """Run the steps to their end."""
-    rows: Sequence[Row] | None = None
+    rows: Sequence[Any] | None = None
     try:
         while True:
             rows = _run(db, next(steps) if rows is None else steps.send(rows))
@@ -36,15 +36,30 @@ def ask(db: sqlite3.Connection, query: Query[T], parameters: Sequence[Any]) -> T
     return query.read(db.execute(_native(query.sql), parameters).fetchall())
 
 
-def _run(db: sqlite3.Connection, step: Step) -> Sequence[Row]:
+def _run(db: sqlite3.Connection, step: Step) -> Sequence[Any]:
     match step:
         case Select(sql, values):
             return _select(db, sql, values)
         case Ask(sql, parameters):
             return db.execute(sql, parameters).fetchall()
+        case Several(selects):
+            return [_select(db, one.sql, one.values) for one in selects]
         case Insert(table, rows):
             _insert(db, table, rows)
             return []
+        case Append(rows, adopted):
+            _append(db, rows, adopted)
+            return []
+
+
+def _append(db: sqlite3.Connection, rows: Mapping[str, Sequence[Row]], adopted: Sequence[tuple[bytes, int]]) -> None:
+    for table in APPENDED:
+        _insert(db, table, rows[table])
+    claims_of: dict[int, list[bytes]] = {}
+    for claim, parts in adopted:
+        claims_of.setdefault(parts, []).append(claim)
+    for parts, claims in claims_of.items():
+        _select(db, f"UPDATE parts SET pending = 0 WHERE number <= {parts} AND claim_id IN ({{}})", claims)  # noqa: S608
 
 
 def _insert(db: sqlite3.Connection, table: str, rows: Sequence[Row]) -> None:
