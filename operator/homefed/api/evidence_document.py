@@ -58,9 +58,8 @@ class KnownAccount(Document):
     guest_pod: Uid
     resource: Annotated[str, Field(max_length=63)]
     basis: Basis
-    accepted: Natural
-    close: Natural
-    sequence: Annotated[int, Field(ge=0)]
+    known: dict[str, Natural | bool]
+    """rewards.Account by the names of its fields; integers as decimal text."""
 
 
 class ChainBefore(Document):

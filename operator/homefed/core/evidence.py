@@ -178,7 +178,8 @@ def _guest(value: Json, number: int) -> Guest:
 
 
 def _span(value: Json) -> Span:
-    return Span(**{name: tuple(one) if isinstance(one, list) else one for name, one in value.items()})
+    members: Json = {name: tuple(one) if isinstance(one, list) else one for name, one in value.items()}
+    return Span(**members)
 
 
 def guest_excerpt(guest: Mapping[str, Any]) -> Json:
@@ -198,9 +199,7 @@ def place_of(chain: Chain, previous: dsse.Envelope | None, guests: Iterable[Mapp
                 guest_pod=key.guest_pod,
                 resource=key.resource,
                 basis=key.basis,
-                accepted=str(one.accepted),
-                close=str(one.close),
-                sequence=one.sequence,
+                known={name: value if isinstance(value, bool) else str(value) for name, value in vars(one).items()},
             )
             for key, one in sorted(chain.accounts.items())
             if key.guest_pod in uids
@@ -215,8 +214,13 @@ def chain_of(place: ChainBefore) -> Chain:
         envelope = dsse.from_json(place.previous)
         header = parse(ClaimHeader, dsse.document_of(envelope), where="settled.before.previous")
         chain = chain.after(Claim(header, payload_digest(envelope), ()))
-    accounts = {
-        Key(one.guest_pod, one.resource, one.basis): Account(int(one.accepted), int(one.close), one.sequence)
-        for one in place.accounts
-    }
+    accounts = {Key(one.guest_pod, one.resource, one.basis): _account(one) for one in place.accounts}
     return replace(chain, accounts=accounts)
+
+
+def _account(one: KnownAccount) -> Account:
+    members: Json = {name: value if isinstance(value, bool) else int(value) for name, value in one.known.items()}
+    try:
+        return Account(**members)
+    except TypeError as error:
+        raise Invalid(f"settled.before.accounts: {one.guest_pod}: {error}: of another version?") from error

@@ -99,7 +99,7 @@ class Federation:
         default_factory=lambda: [
             steady(APP, "cpu", 0.25, 4 * 3600, missing=[range(1800, 2400)]),
             steady(APP, "memory", 64 * MIB, 4 * 3600),
-            steady(JOB, "cpu", 1.5, 5390),
+            steady(JOB, "cpu", 0.9, 5390),
         ]
     )
     offset_ms: int = 0

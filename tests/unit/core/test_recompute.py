@@ -6,13 +6,14 @@ import copy
 import gzip
 import json
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import pytest
 
 from homefed.api.errors import Invalid, Refused
 from homefed.core import evidence, recompute
-from unit.core.settled_home import APP, JOB, Federation, Json, guest_pod
+from unit.core.settled_home import APP, JOB, Federation, Json, guest_pod, steady
 
 
 def two_hours() -> Federation:
@@ -78,6 +79,24 @@ def test_a_clock_that_is_off_comes_out_too() -> None:
     report, claim = both(world.bundle(1))
     assert report.same
     assert claim.same
+
+
+def test_what_earlier_claims_refused_is_part_of_the_place() -> None:
+    """An impossible jump in the first hour closes the pod's used lines in the second one as well."""
+    jumped = steady(JOB, "cpu", 0.9, 5390)
+    jumped = replace(jumped, samples=[(time, str(float(value) + 40_000)) for time, value in jumped.samples])
+    world = Federation(series=[jumped])
+    codes = []
+    for hour in (1, 2):
+        world.measure(hour)
+        world.settle(hour)
+        report, claim = both(world.bundle(hour))
+        assert report.same
+        assert claim.same, claim
+        settled = evidence.read(world.bundle(hour)).settled
+        assert settled is not None
+        codes.append({code for part in settled.claim.parts for line in part.lines for code in line.codes})
+    assert all(found & {"Impossible", "OverCapacity"} for found in codes), codes
 
 
 def test_before_the_hub_has_settled_there_is_a_report_only() -> None:
@@ -185,7 +204,7 @@ CLAIM: dict[str, tuple[Callable[[Json], None], str]] = {
     "fee": (_fee, "fee"),
     "member since": (_member_since, "held"),
     "place": (_previous, "sequence"),
-    "accepted before": (_member("settled", "before", "accounts", 0, "accepted"), "lines.0.acceptedBefore"),
+    "accepted before": (_member("settled", "before", "accounts", 0, "known", "accepted"), "lines.0.acceptedBefore"),
 }
 
 
