@@ -280,7 +280,7 @@ def test_contributions_belong_to_homes_and_the_rest_to_hubs(binaries: Binaries) 
     home = names(render(binaries, values_of("home")), "CustomResourceDefinition")
     hub = names(render(binaries, values_of("hub")), "CustomResourceDefinition")
     assert home == {"contributions.homefed.io"}
-    assert len(hub) == 6
+    assert len(hub) == 7
     assert hub.isdisjoint(home)
 
 

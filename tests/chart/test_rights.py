@@ -29,7 +29,8 @@ HUB = {
         "homefed.io/guestpods": READ,
         "homefed.io/usagereports": "list",
         "homefed.io/rewardclaims": "get list",
-        "homefed.io/schedulingpools/status,homes/status": "patch",
+        "homefed.io/consumerbudgets": "list",
+        "homefed.io/schedulingpools/status,homes/status,consumerbudgets/status": "patch",
         "/nodes": "get list watch create patch delete",
         "/nodes/status": "patch",
         "/pods": "get list watch delete",
@@ -67,6 +68,7 @@ HUB = {
         "coordination.k8s.io/leases": "get create update",
     },
     "ClusterRole homefed-consumer-objects": {"/secrets,configmaps": "get"},
+    "ClusterRole homefed-budget-viewer": {"homefed.io/consumerbudgets": READ},
     "ClusterRole homefed-consumer-statements": {"homefed.io/consumerstatements": "get"},
     "ClusterRole homefed-ledger": {
         "authentication.k8s.io/tokenreviews": "create",

@@ -18,6 +18,7 @@ def kinds(apiserver: Cluster) -> Cluster:
     apiserver.install_crds(ROOT / "crds")
     if "namespace/homefed" not in apiserver.kubectl("get", "namespaces", "-o", "name").split():
         apiserver.create_namespace("homefed")
+        apiserver.create_namespace("shop")
     return apiserver
 
 
@@ -64,6 +65,11 @@ WRONG: list[tuple[str, str, tuple[str | int, ...], Any, str]] = [
     ("home with a bad fingerprint", "home.yaml", ("spec", "trustedFingerprint"), "abc", "trustedFingerprint"),
     ("window that does not divide a day", "pool.yaml", ("spec", "settlement", "windowSeconds"), 7000, "windowSeconds"),
     ("late before grace", "pool.yaml", ("spec", "settlement", "latenessSeconds"), 1, "latenessSeconds"),
+    ("more than all held back", "pool.yaml", ("spec", "settlement", "heldBack"), [1_000_001], "heldBack"),
+    ("held back for ever", "pool.yaml", ("spec", "settlement", "releaseAfterMonths"), 61, "releaseAfterMonths"),
+    ("negative budget", "budget.yaml", ("spec", "limitMicroCredits"), -1, "limitMicroCredits"),
+    ("budget of a week", "budget.yaml", ("spec", "period"), "Week", "period"),
+    ("warning above the limit", "budget.yaml", ("spec", "warnPercent"), 101, "warnPercent"),
     ("fee over a half", "pool.yaml", ("spec", "settlement", "feePpm"), 500_001, "feePpm"),
     ("negative price", "pool.yaml", ("spec", "rateCard", "prices", 0, "microCredits"), -1, "microCredits"),
     ("cpu per GiB", "pool.yaml", ("spec", "rateCard", "prices", 0, "per"), "GiB", "per"),

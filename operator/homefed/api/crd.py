@@ -13,7 +13,17 @@ from typing import Any
 import yaml
 from pydantic import BaseModel
 
-from homefed.api import contribution, guest_pod, home, names, offer, reward_claim, scheduling_pool, usage_report
+from homefed.api import (
+    consumer_budget,
+    contribution,
+    guest_pod,
+    home,
+    names,
+    offer,
+    reward_claim,
+    scheduling_pool,
+    usage_report,
+)
 from homefed.api.meta import Kind, Model, Rule
 
 KINDS: tuple[tuple[Kind, type[Model]], ...] = (
@@ -24,6 +34,7 @@ KINDS: tuple[tuple[Kind, type[Model]], ...] = (
     (guest_pod.KIND, guest_pod.GuestPod),
     (usage_report.KIND, usage_report.UsageReport),
     (reward_claim.KIND, reward_claim.RewardClaim),
+    (consumer_budget.KIND, consumer_budget.ConsumerBudget),
 )
 
 _KEPT = (

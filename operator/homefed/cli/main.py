@@ -11,6 +11,7 @@ from homefed.api.errors import HomefedError
 from homefed.cli import (
     audit,
     bill,
+    budget,
     claims,
     consumer,
     correct,
@@ -46,6 +47,7 @@ for command in (
     ledger.ledger,
     invite.invite,
     consumer.consumer,
+    budget.budget,
     status.status,
     doctor.doctor,
     claims.claims,

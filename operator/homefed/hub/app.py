@@ -18,12 +18,12 @@ from homefed.core import virtual_node
 from homefed.core.signed_note import parse_vkey
 from homefed.core.times import from_rfc3339
 from homefed.hub.alarms import Alarms
+from homefed.hub.budgets import Budgets
 from homefed.hub.config import Config
 from homefed.hub.guests import Guests
 from homefed.hub.home_keys import HomeKeys, public_key
 from homefed.hub.homes import Homes
 from homefed.hub.key import hub_key
-from homefed.hub.ledger_gate import Ledger
 from homefed.hub.mailbox import Mailboxes
 from homefed.hub.mirror import Mirror
 from homefed.hub.nodes import Nodes, utc_now
@@ -100,6 +100,16 @@ class Hub:
             namespaces=self._namespace_copy.store,
             recorder=self._recorder,
             clock=clock,
+            over_budget=lambda namespace: self.budgets.refusal(namespace),
+        )
+        self.budgets = Budgets(
+            client,
+            config.federation_id,
+            self._recorder,
+            namespaces=self._namespace_copy.store,
+            homes=self._mirrors[HOMES].store,
+            pools=pools,
+            guests=self.guests.guest_pods,
         )
         self.offers = Offers(client, config, self.mailboxes, self.nodes, self._recorder, offers, pools)
         self.homes = Homes(
@@ -124,7 +134,7 @@ class Hub:
         stale = [copy for copy in self._copies() if copy.stale(now)]
         return f"{len(stale)} watches have shown no sign of life for three minutes" if stale else None
 
-    async def work(self, ledger: Ledger | None, last_at_work: datetime | None) -> None:
+    async def work(self, ledger: LedgerClient | None, last_at_work: datetime | None) -> None:
         """Until cancelled or told to stop by a signal. `last_at_work`: when an operator before us was seen last."""
         try:
             async with asyncio.TaskGroup() as group:
@@ -139,6 +149,7 @@ class Hub:
                 )
                 group.create_task(self.guests.run())
                 group.create_task(self._settle(settlement))
+                group.create_task(self._watch_budgets(settlement, ledger))
                 group.create_task(self._passes())
                 group.create_task(self._kopf())
                 self._starting = False
@@ -148,11 +159,12 @@ class Hub:
     def _copies(self) -> list[Reflector]:
         return [self._node_copy, self._lease_copy, self._namespace_copy, *self.guests.copies]
 
-    async def _know_everything(self, ledger: Ledger | None, last_at_work: datetime | None) -> Settlement:
+    async def _know_everything(self, ledger: LedgerClient | None, last_at_work: datetime | None) -> Settlement:
         """Nothing is decided before every list has been seen wholly once."""
         key = await hub_key(self._client, self._config)
         await asyncio.gather(*(copy.synced.wait() for copy in self._copies()))
         await self._correct()
+        await self.budgets.load()
         await self.guests.start(last_at_work or await self._last_pass())
         alarms = Alarms(self._recorder)
         return Settlement(self._client, ledger, key, self._config, alarms, is_observed=self.guests.is_observed)
@@ -163,6 +175,14 @@ class Hub:
                 await settlement.run_pass(self._clock())
             except HomefedError as error:
                 logger.warning("settlement: %s", error.message, extra={"reason": error.reason})
+            await asyncio.sleep(self._config.settlement_seconds)
+
+    async def _watch_budgets(self, settlement: Settlement, ledger: LedgerClient | None) -> None:
+        while True:
+            try:
+                await self.budgets.run_pass(self._clock(), ledger, settlement.books)
+            except HomefedError as error:
+                logger.warning("budgets: %s", error.message, extra={"reason": error.reason})
             await asyncio.sleep(self._config.settlement_seconds)
 
     async def _last_pass(self) -> datetime | None:
@@ -268,7 +288,7 @@ class Hub:
 
 
 @asynccontextmanager
-async def ledger_of(config: Config) -> AsyncIterator[Ledger | None]:
+async def ledger_of(config: Config) -> AsyncIterator[LedgerClient | None]:
     """The client of the configured ledger; None where there is none."""
     if not config.ledger_url:
         yield None

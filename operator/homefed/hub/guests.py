@@ -72,7 +72,10 @@ class Guests:
         recorder: EventRecorder,
         settings: Settings | None = None,
         clock: Callable[[], datetime] = utc_now,
+        over_budget: Callable[[str], str | None] = lambda _: None,
     ) -> None:
+        """`over_budget`: why no further pod of a namespace is run; None where it may."""
+        self._over_budget = over_budget
         self.queue: WorkQueue[str] = WorkQueue()
         self._client, self._clock, self._settings = client, clock, settings or Settings()
         self._nodes, self._offers, self._homes, self._namespaces = nodes, offers, homes, namespaces
@@ -257,6 +260,8 @@ class Guests:
         site = find_site(node, offers, self._homes, self._allocations.of_others(name, uid))
         namespace = self._namespaces.get(("", pod["metadata"]["namespace"]))
         verdict = place(pod, namespace, site)
+        if isinstance(verdict, Accept) and (why := self._over_budget(pod["metadata"]["namespace"])) is not None:
+            verdict = Pending(refusals.BUDGET_EXHAUSTED, why)
         if not isinstance(verdict, Accept) or namespace is None:
             return replace(inputs, verdict=verdict, site=site)
         self._allocations.reserve(name, uid, verdict.requests)

@@ -11,7 +11,8 @@ from homefed.api import meta, names
 from homefed.api.errors import Conflict, Invalid, NotFound
 from homefed.api.guest_pod import TERMINAL
 from homefed.api.home import PinnedKey
-from homefed.api.scheduling_pool import SchedulingPoolSpec, Settlement
+from homefed.api.scheduling_pool import SchedulingPoolSpec
+from homefed.api.settlement_terms import Settlement
 from homefed.core import conditions, leaving, membership
 from homefed.core.compare import same
 from homefed.core.membership import Member, Verdict
