@@ -176,11 +176,16 @@ class ReportSignature(Document):
 
 class LinesPart(Document):
     claim: Digest
+    lines: Annotated[list[Line], Field(max_length=LINES_PER_PART)]
     part: Annotated[int, Field(ge=1, le=MAX_PARTS)]
+    reports: Annotated[list[ReportSignature], Field(max_length=100)]
     salt: Digest
     """HMAC-SHA-256(hub key, claim id ‖ part): a killed hub makes the same bytes again; lines cannot be guessed."""
-    reports: Annotated[list[ReportSignature], Field(max_length=100)]
-    lines: Annotated[list[Line], Field(max_length=LINES_PER_PART)]
+
+    def canonical(self) -> bytes:
+        """Its RFC 8785 bytes. Members of a part and all within it are declared in the order in which they are written:
+        that is ten times as fast as sorting them, and a hub writes tens of thousands of lines."""
+        return self.model_dump_json(by_alias=True, exclude_none=True).encode()
 
 
 def claim_id(*, federation: str, pool: str, account: str, window_start: str, window_end: str, revision: int) -> str:

@@ -61,7 +61,7 @@ def build(
     _check_size(payee, window, "consumers", len(consumers), MAX_CONSUMERS)
     _check_size(payee, window, "lines parts", len(chunks), MAX_PARTS)
     parts = _parts(identity, chunks, reports, secret)
-    bodies = tuple(canonical.canonical(part.dump()) for part in parts)
+    bodies = tuple(part.canonical() for part in parts)
     charged = sum(int(charge.charged) for charge in consumers)
     shares = split(charged, fee_ppm=payee.fee_ppm, held_ppm=payee.held_ppm)
     released, held_back, held_until = _held(payee, chain, window, shares.held, phase)

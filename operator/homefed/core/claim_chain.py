@@ -47,7 +47,7 @@ class Claim:
 
     def part_bodies(self) -> tuple[bytes, ...]:
         """Canonical bytes of each part."""
-        return self.bodies or tuple(canonical.canonical(part.dump()) for part in self.parts)
+        return self.bodies or tuple(part.canonical() for part in self.parts)
 
     @property
     def window(self) -> Window:

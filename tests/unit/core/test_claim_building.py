@@ -10,7 +10,15 @@ from hypothesis import strategies as st
 
 from homefed.api import dsse
 from homefed.api.canonical import canonical
-from homefed.api.claim_document import LINES_PER_PART, MAX_HEADER, Line, ReportSignature
+from homefed.api.claim_document import (
+    LINES_PER_PART,
+    MAX_HEADER,
+    Line,
+    LineReading,
+    LinesPart,
+    Rate,
+    ReportSignature,
+)
 from homefed.api.errors import Refused
 from homefed.api.rate_card import Price, RateCard
 from homefed.api.report_document import UNITS, ReportLine
@@ -194,7 +202,21 @@ def test_a_claim_of_more_parts_than_a_header_names_is_refused_with_the_limit(mon
         build(PAYEE, Chain(), HOUR, lines, [], b"secret")
 
 
-@given(st.lists(st.text(max_size=32), max_size=16), st.text(max_size=63))
-def test_the_size_of_a_line_is_that_of_its_canonical_bytes(codes: list[str], resource: str) -> None:
-    priced_line = priced({"ns-1": 5})[0].model_copy(update={"codes": codes, "resource": resource})
-    assert claim_building._size(priced_line) == len(canonical(priced_line.dump()))
+FULL = {
+    "factor_ppm": 900_000,
+    "gap": "7",
+    "rate_card_digest": "1" * 64,
+    "rate": Rate(machine_class="large", micro_credits=5, per="core-hour", price_ppm=5),
+    "reading": LineReading(close="9", expected=3, gaps=0, open="1", read_until=5, resets=0, samples=3),
+}
+
+
+@given(st.lists(st.text(max_size=32), max_size=16), st.text(max_size=63), st.sampled_from([{}, FULL]))
+def test_the_bytes_of_a_part_are_canonical(codes: list[str], resource: str, more: dict[str, Any]) -> None:
+    """They are written in the order in which the members are declared."""
+    own = priced({"ns-1": 5})[0].model_copy(update={"codes": codes, "resource": resource, **more})
+    signature = ReportSignature(digest="1" * 64, keyid="SHA256:00", sig="AA==")
+    part = LinesPart(claim="2" * 64, lines=[], part=1, reports=[signature], salt="3" * 64)
+    part = part.model_copy(update={"lines": [own, own]})
+    assert part.canonical() == canonical(part.dump())
+    assert claim_building._size(own) == len(canonical(own.dump()))
