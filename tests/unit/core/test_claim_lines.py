@@ -7,7 +7,7 @@ from dataclasses import replace
 from typing import Any
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from homefed.api.claim_document import Line, ReportSignature
@@ -213,7 +213,6 @@ HOURS = st.lists(st.tuples(st.integers(0, CORE_HOUR * 2), st.booleans()), min_si
 """Of each hour: what was used, and whether its report comes in time."""
 
 
-@settings(max_examples=40)
 @given(pools(), st.lists(TERMS, min_size=1, max_size=3), HOURS, st.integers(0, 20))
 def test_what_is_charged_is_paid_held_fee_and_dust_whatever_the_card_the_class_and_the_windows(
     spec: SchedulingPoolSpec, terms: list[Terms], hours: list[tuple[int, bool]], first: int
@@ -239,7 +238,6 @@ def test_what_is_charged_is_paid_held_fee_and_dust_whatever_the_card_the_class_a
     assert findings.shown == []
 
 
-@settings(max_examples=40)
 @given(pools(), TERMS, st.lists(st.integers(0, CORE_HOUR), min_size=2, max_size=6))
 def test_reports_that_come_late_are_paid_what_punctual_ones_are_but_for_what_rounding_takes(
     spec: SchedulingPoolSpec, terms: Terms, hours: list[int]
