@@ -9,7 +9,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -294,11 +294,11 @@ from pathlib import Path
 from testbed.interruption import Interruption
 from testbed.real import real_federation
 interruption = Interruption().listen()
-with real_federation(Path(sys.argv[1]), homes=("home",)) as federation:
-    home = federation.homes[0]
-    home.kubectl("run", "burns", "--image=homefed-workload:testbed", "--restart=Never", "--", "burn")
-    home.cluster.wait_for(lambda: "workload" in home.node.processes().values(), 30, "workload")
-    pids = [*home.node.processes(), *federation.hub.node.processes()]
+with real_federation(Path(sys.argv[1]), homes=sys.argv[3:]) as federation:
+    last = federation.clusters[-1]
+    last.kubectl("run", "burns", "--image=homefed-workload:testbed", "--restart=Never", "--", "burn")
+    last.cluster.wait_for(lambda: "workload" in last.node.processes().values(), 120, "workload")
+    pids = [pid for member in federation.clusters for pid in member.node.processes()]
     pids += [process.pid for c in federation.clusters for process in (*c.cluster.processes.values(), c.dns)]
     print(json.dumps({"run": federation.run.id, "pids": pids}), flush=True)
     if sys.argv[2] == "end":
@@ -310,12 +310,12 @@ with real_federation(Path(sys.argv[1]), homes=("home",)) as federation:
 
 
 @contextlib.contextmanager
-def runner(folder: Path, mode: str) -> Iterator[tuple["subprocess.Popen[str]", dict[str, Any]]]:
-    """A test run of its own with a hub and a home, and what it said once all was up."""
+def runner(folder: Path, mode: str, *homes: str) -> Iterator[tuple["subprocess.Popen[str]", dict[str, Any]]]:
+    """A test run of its own with a hub and homes, and what it said once all was up."""
     tests = str(Path(__file__).resolve().parents[1])
     errors = folder / "stderr"
     with errors.open("w") as file:
-        command = [sys.executable, "-c", RUNNER, str(folder), mode]
+        command = [sys.executable, "-c", RUNNER, str(folder), mode, *homes]
         environment = os.environ | {"PYTHONPATH": tests}
         child = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=file, text=True, env=environment)
     with child:
@@ -370,14 +370,24 @@ def kill_with_its_watchdog(child: "subprocess.Popen[str]", said: dict[str, Any])
 
 
 @pytest.mark.parametrize(
-    ("mode", "ending"),
-    [("end", end), ("fail", end), ("stay", interrupt), ("stay", kill), ("stay", kill_with_its_watchdog)],
+    ("mode", "homes", "ending"),
+    [
+        ("end", [], end),
+        ("fail", [], end),
+        ("stay", [], interrupt),
+        ("stay", ["home"], kill),
+        ("stay", [], kill_with_its_watchdog),
+    ],
 )
 def test_nothing_is_left_of_a_run(
-    tmp_path: Path, mode: str, ending: Callable[["subprocess.Popen[str]", dict[str, Any]], None]
+    tmp_path: Path,
+    mode: str,
+    homes: Sequence[str],
+    ending: Callable[["subprocess.Popen[str]", dict[str, Any]], None],
 ) -> None:
-    with runner(tmp_path, mode) as (child, said):
-        assert len(said["pids"]) > 12
+    """What is left would be alike for every member: one run has a home, too."""
+    with runner(tmp_path, mode, *homes) as (child, said):
+        assert len(said["pids"]) > 7 * (1 + len(homes))
         ending(child, said)
         await_nothing_left(said)
         mounts = Path("/proc/self/mountinfo").read_text().splitlines()
