@@ -43,7 +43,7 @@ unit: venv ## the pure tests, seconds
 	@$(PY) -m pytest -q -p no:schemathesis -n $(WORKERS) --no-loadscope-reorder --hypothesis-profile=unit tests/unit
 
 test: testbed lint types imports ## everything, on real clusters
-	@$(PY) -m testbed.suite -q -n $(WORKERS) --dist loadscope --no-loadscope-reorder --durations=25 tests
+	@$(PY) -m testbed.suite -q -n $(WORKERS) --dist loadscope --no-loadscope-reorder --maxfail=12 --durations=25 tests
 
 demo: testbed ## a hub, two homes, a consumer's work, claims, balances
 	@$(PY) -m testbed.demo
