@@ -79,10 +79,6 @@ class Budgets:
         `books`: those of settlement, by UID of the Home and pool; what is not open is not estimated.
         """
         found = (await self._client.list(CONSUMERBUDGETS)).items
-        self._remember(found)
-        if not found:
-            self._spent.clear()
-            return
         under_way = self._under_way(self._consumers(found), books, now)
         counted: set[tuple[str, int | None]] = set()
         for obj in found:
@@ -91,6 +87,7 @@ class Budgets:
             except HomefedError as error:
                 where = f"{obj['metadata']['namespace']}/{obj['metadata']['name']}"
                 logger.warning("budget %s: %s", where, error.message, extra={"reason": error.reason})
+        self._remember(found)
         self._spent = {key: spent for key, spent in self._spent.items() if key in counted}
 
     def _remember(self, found: list[Json]) -> None:
@@ -114,10 +111,9 @@ class Budgets:
         after = budget.status(spec, metadata.get("generation", 0), before, spent.amount, estimated, now)
         if not same(before, after):
             await self._write(obj, after)
+            obj["status"] = after
             for reason, message in budget.news(before, after):
                 await self._recorder.record(_reference(obj), reason, message, "Warning")
-        if after["exhausted"]:
-            self._exhausted[metadata["namespace"]] = metadata["name"]
         return key
 
     def _account(self, namespace: str) -> str:
