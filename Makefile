@@ -5,9 +5,9 @@ export PYTHONPATH := operator:tests
 # Tests start many processes of ours: their modules are compiled once, also where the environment would not have it.
 export PYTHONDONTWRITEBYTECODE :=
 # Most tests wait. More workers than this are faster, and tell load from faults less well. `make test WORKERS=0`: one after another.
-WORKERS ?= 2
+WORKERS ?= 3
 
-.PHONY: help venv system testbed lint types imports crds crds-check unit test demo bench bench-ledger bench-meter soak lock clean
+.PHONY: help venv system testbed lint types imports crds crds-check unit test suite demo bench bench-ledger bench-meter soak lock clean
 
 help: ## what can be made
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-12s %s\n", $$1, $$2}'
@@ -40,9 +40,12 @@ crds: venv ## write crds/ (and the chart's copies) from operator/homefed/api
 	@$(PY) -m homefed.api.crd crds helm/homefed/files/crds
 
 unit: venv ## the pure tests, seconds
-	@$(PY) -m pytest -q -p no:schemathesis -n $(WORKERS) --no-loadscope-reorder --hypothesis-profile=unit tests/unit
+	@$(PY) -m pytest -q -p no:schemathesis -n 2 --no-loadscope-reorder --hypothesis-profile=unit tests/unit
 
-test: testbed lint types imports ## everything, on real clusters
+test: testbed lint imports ## everything, on real clusters; the types are checked meanwhile
+	@$(MAKE) --no-print-directory -j2 types suite
+
+suite: # of `test`
 	@$(PY) -m testbed.suite -q -n $(WORKERS) --dist loadscope --no-loadscope-reorder --maxfail=12 --durations=25 tests
 
 demo: testbed ## a hub, two homes, a consumer's work, claims, balances

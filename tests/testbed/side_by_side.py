@@ -21,22 +21,27 @@ from testbed import leftovers, workspace
 TOLD: Final = 15
 LONGEST_FIRST: Final = (
     "flows/test_installation",
+    "flows/test_agent",
     "flows/test_bad_days",
     "flows/test_thread_real",
     "flows/test_kills",
-    "flows/test_agent",
+    "truth/test_truth_nodes",
     "flows/test_testbed_real",
     "flows/test_hub_membership",
-    "flows/test_testbed",
-    "flows/test_demo",
     "flows/test_hub_guests",
+    "flows/test_demo",
+    "contracts/prometheus/test_prometheus_doctor",
+    "flows/test_testbed",
     "flows",
     "chart",
+    "truth",
+    "attacks",
     "contracts",
     "bench",
     "unit",
 )
-"""Beginnings of groups' names, by what they take. Those of one beginning run in their alphabetical order."""
+"""Beginnings of groups' names, by what they take; real nodes, which compute, between simulated ones, which wait. Those
+of one beginning run in their alphabetical order."""
 
 
 def group_of(nodeid: str) -> str:
