@@ -42,6 +42,8 @@ class SettledEvidence:
         self._hub, self._mailbox, self._store = hub, mailbox, store
         self._offers, self._guests = offers, guests
         self._again = 0
+        self._last: dict[str, Place] = {}
+        """The newest claim of each pool that was looked at."""
 
     async def run_pass(self, hub_now: datetime) -> int:
         """How many bundles got their claim. Failures are logged: they cost an explanation, nothing else."""
@@ -75,13 +77,13 @@ class SettledEvidence:
     def _add(self, pool: str, offer: Mapping[str, Any], guests: Sequence[Json], objects: Sequence[Json]) -> int:
         done = set(self._store.ends(pool, settled=True))
         added = 0
-        for place in settled_evidence.places(objects):
+        for place in settled_evidence.places(objects, self._last.get(pool)):
             header, end = place.claim.header, place.claim.window.end
-            if header.reverses or (end in done and not self._is_newer(pool, place)):
-                continue
-            earlier = self._earlier(pool, place)
-            self._store.settle(pool, end, settled_evidence.settled(place, offer, guests, earlier))
-            added += 1
+            if not header.reverses and (end not in done or self._is_newer(pool, place)):
+                earlier = self._earlier(pool, place)
+                self._store.settle(pool, end, settled_evidence.settled(place, offer, guests, earlier))
+                added += 1
+            self._last[pool] = place
         return added
 
     def _is_newer(self, pool: str, place: Place) -> bool:

@@ -26,20 +26,42 @@ class Place:
     envelope: dsse.Envelope
     before: Chain
     previous: dsse.Envelope | None
+    after: Chain
 
 
-def places(objects: Iterable[Mapping[str, Any]]) -> Iterator[Place]:
-    """The claims among RewardClaims of one home and pool, in order. Errors: Incident or Invalid where they do not
-    follow each other, or where parts are missing or altered."""
+def places(objects: Iterable[Mapping[str, Any]], known: Place | None = None) -> Iterator[Place]:
+    """The claims among RewardClaims of one home and pool, in order, but those up to `known`, the last one that was
+    given before. Errors: Incident or Invalid where they do not follow each other, or parts are missing or altered."""
     everything = list(objects)
-    headers = [obj for obj in everything if obj["spec"]["part"] == "Header"]
-    chain, previous, seen = Chain(), None, dict[str, Claim]()
-    for obj in sorted(headers, key=lambda one: int(one["spec"]["sequence"])):
-        envelope = dsse.decode(obj["spec"]["envelope"])
-        claim = _claim(envelope, obj["spec"]["claimId"], everything)
-        yield Place(claim, envelope, chain, previous)
-        chain, previous = chain.after(claim, seen.get(claim.header.reverses)), envelope
-        seen[claim.header.id] = claim
+    headers = sorted(filter(_is_header, everything), key=lambda obj: int(obj["spec"]["sequence"]))
+    chain, previous = Chain(), None
+    if known is not None and any(_is(obj, known) for obj in headers):
+        chain, previous = known.after, known.envelope
+        headers = [obj for obj in headers if int(obj["spec"]["sequence"]) > chain.sequence]
+    for obj in headers:
+        place = _place(obj, everything, chain, previous)
+        yield place
+        chain, previous = place.after, place.envelope
+
+
+def _is(obj: Mapping[str, Any], known: Place) -> bool:
+    """Whether it is still the same: a hub that was restored from a backup may have made another one."""
+    same = obj["spec"]["claimId"] == known.claim.header.id
+    return bool(same and obj["spec"]["envelope"] == known.envelope.encode())
+
+
+def _place(
+    obj: Mapping[str, Any], objects: Sequence[Mapping[str, Any]], chain: Chain, previous: dsse.Envelope | None
+) -> Place:
+    envelope = dsse.decode(obj["spec"]["envelope"])
+    claim = _claim(envelope, obj["spec"]["claimId"], objects)
+    back = next((one for one in objects if one["spec"]["claimId"] == claim.header.reverses and _is_header(one)), None)
+    taken_back = _claim(dsse.decode(back["spec"]["envelope"]), claim.header.reverses, objects) if back else None
+    return Place(claim, envelope, chain, previous, chain.after(claim, taken_back))
+
+
+def _is_header(obj: Mapping[str, Any]) -> bool:
+    return bool(obj["spec"]["part"] == "Header")
 
 
 def _claim(envelope: dsse.Envelope, claim_id: str, objects: Iterable[Mapping[str, Any]]) -> Claim:
