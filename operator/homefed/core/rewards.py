@@ -214,8 +214,10 @@ def used_line(
         return None
     allowed = max(0, bound(guest, price.resource, window.end_ms, max_bandwidth_mbps) - before.accepted)
     reported, close, codes = 0, before.close, [NO_REPORT]
-    reading: LineReading | None = _reading(before.close, before.close, None)
-    if usage is not None:
+    reading: LineReading | None
+    if usage is None:
+        reading = _reading(before.close, before.close, None)
+    else:
         reported, codes = max(0, int(usage.newest.close) - before.close), list(usage.newest.flags)
         found = _fault(guest, usage, before)
         close = int(usage.newest.close) if found is None else before.accepted
@@ -229,8 +231,7 @@ def used_line(
         return None
     if close - before.accepted > allowed:
         codes.append(BOUNDED)
-    said = before.close if usage is None else int(usage.newest.close)
-    gap = max(0, said - before.accepted - accepted)
+    gap = max(0, (before.close if usage is None else int(usage.newest.close)) - before.accepted - accepted)
     unit = UNITS[price.resource]
     return _line(
         guest, price, federation, factor_ppm, unit, reported, allowed, accepted, before.accepted, codes, reading, gap
