@@ -444,7 +444,8 @@ def test_malformed_join_values_name_the_field(world: World) -> None:
 def test_at_rest_nothing_but_leases_is_written(offering: World) -> None:
     offering.send("rest", machine_of(offering))
     offering.wait_phase("rest", "Running")
-    offering.wait_still(lambda: [*offering.writes(0), version_of(offering)], 5, "what the guest's start has to be told")
+    begun = offering.hub.audit_log.stat().st_size
+    offering.wait_still(lambda: [*offering.writes(begun), version_of(offering)], 5, "what is told of the guest's start")
     offset, at_home = offering.hub.audit_log.stat().st_size, offering.home.audit_log.stat().st_size
     version = version_of(offering)
     offering.hub.api.request(  # the hub notes its own observation: no reason to write back

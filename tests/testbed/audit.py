@@ -47,9 +47,12 @@ class AuditEvent:
 
 
 def read_audit(path: Path, offset: int = 0) -> Iterator[AuditEvent]:
-    """The events from a byte offset on (the file's size of an earlier moment). A line half-written is left out."""
+    """The events from a byte offset on (the file's size of an earlier moment, at which a line may have been half-written:
+    it is left out, as is one that is half-written now)."""
     with path.open("rb") as file:
-        file.seek(offset)
+        if offset:
+            file.seek(offset - 1)
+            file.readline()  # the end of the line before, or the rest of the one that was half-written
         for line in file:
             if line.endswith(b"\n"):
                 yield _parse(json.loads(line))

@@ -107,6 +107,7 @@ def test_the_audit_log_can_be_read_from_a_moment_on_and_while_it_is_written(tmp_
     with log.open("a") as file:
         file.write(audit_line(verb="delete") + '{"verb": "half')
     assert [event.verb for event in read_audit(log, before)] == ["delete"]
+    assert [event.verb for event in read_audit(log, before - 5)] == ["delete"], "the moment was within a line"
 
 
 def test_the_simulators_stages_have_no_blank_left_and_manage_nodes_and_pods_only() -> None:
