@@ -47,7 +47,7 @@ class AuditEvent:
 
 
 def read_audit(path: Path, offset: int = 0) -> Iterator[AuditEvent]:
-    """The events from a byte offset on (the file's size of an earlier moment, at which a line may have been half-written:
+    """The events from a byte offset on (the file's size of an earlier moment, when a line may have been half-written:
     it is left out, as is one that is half-written now)."""
     with path.open("rb") as file:
         if offset:
