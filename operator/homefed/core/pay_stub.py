@@ -14,14 +14,19 @@ from dataclasses import dataclass
 from typing import Final, NamedTuple
 
 from homefed.api.claim_document import ClaimHeader, Line
+from homefed.api.rate_card import STANDARD
 from homefed.core.times import from_rfc3339
 
 MONEY: Final = ("charged", "fee", "held", "released", "paid", "dust")
 COLUMNS: Final = (
     *("record", "windowStart", "windowEnd", "pool", "claim", "leaf", "state"),
-    *("resource", "basis", "unit", "accepted", "rateMicroCredits", "ratePer", "amountMicroCredits"),
+    *("resource", "basis", "unit", "accepted", "rateMicroCredits", "ratePer"),
+    *("class", "pricePpm", "factorPpm", "amountMicroCredits"),
     *(f"{name}MicroCredits" for name in MONEY),
 )
+HEAD: Final = 7
+DELIVERED: Final = len(COLUMNS) - HEAD - len(MONEY)
+"""Columns that say which claim it is, and what was delivered at which rate; the rest is money."""
 LINE_END: Final = "\r\n"
 """Also decides which characters are quoted inside of a cell."""
 COUNTED: Final = frozenset({"posted", "reversed", "reversal"})
@@ -52,6 +57,9 @@ class _Rated(NamedTuple):
     unit: str
     micro_credits: int
     per: str
+    machine_class: str
+    price_ppm: int
+    factor_ppm: int
 
 
 def within(header: ClaimHeader, since: str, until: str) -> bool:
@@ -67,10 +75,10 @@ def pay_stub(claims: Iterable[StubClaim]) -> Iterator[str]:
     for claim in claims:
         yield from (_row(row) for row in (_lines(claim) if claim.lines is not None else _usage(claim)))
         money = {name: claim.sign * int(getattr(claim.header, name)) for name in MONEY}
-        yield _row((*_head("claim", claim), *[""] * 7, *(money[name] for name in MONEY)))
+        yield _row((*_head("claim", claim), *[""] * DELIVERED, *(money[name] for name in MONEY)))
         if claim.state in COUNTED:
             totals.update(money)
-    yield _row(("total", *[""] * 13, *(totals[name] for name in MONEY)))
+    yield _row(("total", *[""] * (HEAD - 1 + DELIVERED), *(totals[name] for name in MONEY)))
 
 
 def _head(record: str, claim: StubClaim) -> tuple[str | int, ...]:
@@ -79,11 +87,13 @@ def _head(record: str, claim: StubClaim) -> tuple[str | int, ...]:
 
 
 def _lines(claim: StubClaim) -> Iterator[tuple[str | int, ...]]:
-    """One row per resource, basis and rate: whose pods they were is not the contributor's to know."""
+    """One row per resource, basis, rate and factors: whose pods they were is not the contributor's to know."""
     accepted: Counter[_Rated] = Counter()
     amounts: Counter[_Rated] = Counter()
     for line in claim.lines or ():
-        key = _Rated(line.resource, line.basis, line.unit, line.rate.micro_credits, line.rate.per)
+        rate = line.rate
+        priced = (rate.micro_credits, rate.per, rate.machine_class or STANDARD, rate.price, line.factor)
+        key = _Rated(line.resource, line.basis, line.unit, *priced)
         accepted[key] += int(line.accepted)
         amounts[key] += int(line.amount)
     for rated in sorted(accepted):
@@ -98,7 +108,7 @@ def _usage(claim: StubClaim) -> Iterator[tuple[str | int, ...]]:
         for total in charge.usage:
             sums[total.basis, total.unit] += claim.sign * int(total.amount)
     for (basis, unit), amount in sorted(sums.items()):
-        yield (*_head("usage", claim), "", basis, unit, amount, "", "", "", *[""] * len(MONEY))
+        yield (*_head("usage", claim), "", basis, unit, amount, *[""] * (DELIVERED - 4), *[""] * len(MONEY))
 
 
 def _row(cells: Iterable[str | int]) -> str:

@@ -45,6 +45,17 @@ def test_lines_of_one_rate_are_one_row_and_name_no_consumer() -> None:
     assert not any("ns-" in cell for row in found for cell in row.values())
 
 
+def test_lines_of_another_class_price_or_time_of_day_are_rows_of_their_own() -> None:
+    usual = line("ns-0", 5)
+    cheaper = usual | {"rate": usual["rate"] | {"class": "fast", "pricePpm": 500_000}, "factorPpm": 600_000}
+    found = rows(claim(Chain(), 5, lines=[usual, cheaper]))
+    delivered = [row for row in found if row["record"] == "line"]
+    assert [(row["class"], row["pricePpm"], row["factorPpm"]) for row in delivered] == [
+        ("fast", "500000", "600000"),
+        ("standard", "1000000", "1000000"),
+    ]
+
+
 def test_without_lines_the_headers_usage_is_shown() -> None:
     found = [row for row in rows(claim(Chain(), 5, 7)) if row["record"] == "usage"]
     assert [(row["basis"], row["unit"], row["accepted"]) for row in found] == [
