@@ -13,7 +13,8 @@ import pytest
 
 from homefed.api.errors import Invalid, Refused
 from homefed.core import evidence, recompute
-from unit.core.settled_home import APP, JOB, Federation, Json, guest_pod, steady
+from homefed.core.explain import explain_line
+from unit.core.settled_home import APP, JOB, TERMS, Federation, Json, guest_pod, steady
 
 
 def two_hours() -> Federation:
@@ -62,6 +63,29 @@ def test_a_late_report_is_in_the_claim_of_a_later_window() -> None:
     first_report, first = both(world.bundle(1))
     assert first_report.same
     assert first.same, "settled without the report, which came too late"
+
+
+def test_late_usage_at_the_prices_of_its_own_hours_comes_out_and_is_explained() -> None:
+    """Hours 1 and 2 are settled without reports; the claim of hour 3 has lines at three factors of the time of day."""
+    card = TERMS["rateCard"] | {
+        "timeOfDay": [
+            {"from": "00:00", "factorPpm": 1_000_000},
+            {"from": "01:00", "factorPpm": 500_000},
+            {"from": "02:00", "factorPpm": 800_000},
+        ]
+    }
+    world = Federation(terms=TERMS | {"rateCard": card})
+    for hour in (1, 2):
+        world.settle(hour, late=True)
+    for hour in (1, 2, 3):
+        world.measure(hour)
+    made = world.settle(3)
+    assert {line.factor_ppm for line in made.lines if line.basis == "used"} == {None, 500_000, 800_000}
+    for hour in (1, 2, 3):
+        report, claim = both(world.bundle(hour))
+        assert report.same
+        assert claim.same, claim
+    assert all(explain_line(line, made.window).holds for line in made.lines)
 
 
 def test_a_window_that_was_never_measured_has_a_claim_to_compute() -> None:
