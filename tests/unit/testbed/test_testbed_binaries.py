@@ -189,7 +189,7 @@ def test_progress_is_shown_while_a_build_goes_on(
     monkeypatch.setattr(module, "REPORT_EVERY_S", 0.1)
     go.write_text('sleep 0.5; touch "$GOBIN/tool"')
     build(artefact(tmp_path), tmp_path / "cache" / "tool")
-    assert "testbed: tool: building, 0 s" in capfd.readouterr().err
+    assert re.search(r"testbed: tool: building, \d+ s", capfd.readouterr().err)
 
 
 def test_without_go_the_message_says_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
