@@ -31,13 +31,13 @@ from flows.hub_support import (
 )
 from homefed.api import names
 from homefed.api.canonical import digest
-from homefed.api.errors import HomefedError, NotFound
+from homefed.api.errors import Forbidden, HomefedError, NotFound
 from homefed.core.field_rules import Stage
 from homefed.core.pod_fields import check
 from homefed.core.refusals import FIRST_DELAY
 from homefed.core.times import from_rfc3339
 from homefed.kube.client import KubeClient
-from homefed.kube.resources import CONFIGMAPS, EVENTS, GUESTPODS, PODS, ROLEBINDINGS, SECRETS
+from homefed.kube.resources import CONFIGMAPS, CONSUMERBUDGETS, EVENTS, GUESTPODS, PODS, ROLEBINDINGS, SECRETS
 from testbed.binaries import Binaries
 from testbed.cluster import Cluster
 
@@ -451,3 +451,52 @@ async def watch_running(admin: KubeClient, namespace: str, seen: dict[str, float
 
 def version(obj: Json) -> tuple[str, str]:
     return obj["metadata"]["uid"], obj["metadata"]["resourceVersion"]
+
+
+async def test_an_exhausted_budget_keeps_new_pods_out_and_leaves_what_runs_alone(
+    hub: Cluster, admin: KubeClient, home: Home, consumer: str
+) -> None:
+    """Refused at creation by policy, left Pending where it was created before, and running again once it is raised."""
+    async with home.obliging():
+        runs = await admin.create(PODS, pod("runs", consumer))
+        await phase(admin, runs, "Running")
+        early = await admin.create(PODS, pod("early", consumer, schedulingGates=[{"name": "example.org/later"}]))
+        await give(admin, consumer, 0)
+        await eventually(lambda: is_exhausted(admin, consumer), "the hub sees that nothing is left")
+        message = str(await eventually(lambda: refusal(admin, consumer), "the policy refuses new pods"))
+        assert f"ConsumerBudget {consumer}/monthly is exhausted" in message
+        assert "homefed budget set" in message
+        await admin.patch(PODS, "early", {"spec": {"schedulingGates": None}}, consumer)
+        await reason(admin, early, "BudgetExhausted")
+        events = (await admin.list(EVENTS, consumer)).items
+        assert {"BudgetLow", "BudgetExhausted"} <= {event["reason"] for event in events}
+        assert (await get(admin, runs))["status"]["phase"] == "Running"
+        assert "stop" not in (await home.guest(runs["metadata"]["uid"]))["spec"]
+        await give(admin, consumer, 1_000_000)
+        await phase(admin, early, "Running")
+        await eventually(lambda: takes(admin, consumer), "the policy lets new pods in")
+
+
+async def give(admin: KubeClient, namespace: str, limit: int) -> None:
+    body = {"metadata": {"name": "monthly", "namespace": namespace}, "spec": {"limitMicroCredits": limit}}
+    await admin.apply(CONSUMERBUDGETS, body, field_manager="organiser", force=True)
+
+
+async def is_exhausted(admin: KubeClient, namespace: str) -> bool:
+    found = await admin.get(CONSUMERBUDGETS, "monthly", namespace)
+    return bool((found.get("status") or {}).get("exhausted"))
+
+
+async def refusal(admin: KubeClient, namespace: str) -> str:
+    """Why a new pod is refused; empty where it is not."""
+    created = pod("late", namespace)
+    try:
+        await admin.create(PODS, created)
+    except Forbidden as error:
+        return error.message
+    await admin.delete(PODS, "late", namespace)
+    return ""
+
+
+async def takes(admin: KubeClient, namespace: str) -> bool:
+    return not await refusal(admin, namespace)

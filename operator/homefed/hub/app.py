@@ -110,6 +110,7 @@ class Hub:
             homes=self._mirrors[HOMES].store,
             pools=pools,
             guests=self.guests.guest_pods,
+            on_change=self.guests.on_budget,
         )
         self.offers = Offers(client, config, self.mailboxes, self.nodes, self._recorder, offers, pools)
         self.homes = Homes(

@@ -11,7 +11,7 @@ creation. Pods that were there before and are bound later stay Pending, by `refu
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from datetime import datetime
 from typing import Any, Final, Protocol
 
@@ -56,8 +56,10 @@ class Budgets:
         homes: Mapping[Key, Json],
         pools: Mapping[Key, Json],
         guests: Mapping[Key, Json],
+        on_change: Callable[[str], None] = lambda _: None,
     ) -> None:
-        self._client, self._federation, self._recorder = client, federation, recorder
+        """`on_change` hears of namespaces for which `refusal` says something else from now on."""
+        self._client, self._federation, self._recorder, self._on_change = client, federation, recorder, on_change
         self._namespaces, self._homes, self._pools, self._guests = namespaces, homes, pools, guests
         self._spent: dict[tuple[str, int | None], Spent] = {}
         """Account and start of the period → what was counted so far: only newer entries are asked for."""
@@ -91,11 +93,16 @@ class Budgets:
         self._spent = {key: spent for key, spent in self._spent.items() if key in counted}
 
     def _remember(self, found: list[Json]) -> None:
-        self._exhausted = {
-            obj["metadata"]["namespace"]: obj["metadata"]["name"]
-            for obj in found
-            if (obj.get("status") or {}).get("exhausted")
-        }
+        before, self._exhausted = (
+            self._exhausted,
+            {
+                obj["metadata"]["namespace"]: obj["metadata"]["name"]
+                for obj in found
+                if (obj.get("status") or {}).get("exhausted")
+            },
+        )
+        for namespace in before.keys() ^ self._exhausted.keys():
+            self._on_change(namespace)
 
     async def _sum_up(
         self, obj: Json, ledger: Statements | None, under_way: Mapping[str, int], now: datetime

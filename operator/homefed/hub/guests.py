@@ -170,6 +170,10 @@ class Guests:
         if _labels(old) != _labels(new):
             self._look_at_refused(namespace=key[1])
 
+    def on_budget(self, namespace: str) -> None:
+        """A budget of the namespace is exhausted, or is not any more."""
+        self._look_at_refused(namespace=namespace)
+
     def _on_pod(self, key: Key, old: Json | None, new: Json | None) -> None:
         for pod in (old, new):
             if pod is None or not is_hosted(pod):
