@@ -2,7 +2,7 @@
 
 Where Prometheus can be reached: in the agent's pod, which knows the address by its environment,
 
-    kubectl -n homefed exec deploy/homefed-agent -- homefed doctor meter
+    kubectl -n homefed exec deploy/homefed-agent -- python3 -m homefed doctor meter
 
 or anywhere with `--prometheus-url`, for instance through `kubectl port-forward`.
 """
@@ -52,7 +52,9 @@ def doctor() -> None:
 @doctor.command()
 @prometheus_options
 @click.option("--guests-namespace", default=names.GUESTS_NAMESPACE, show_default=True)
-@click.option("--kubeconfig", type=FILE, default=None, help="Of the home. Default: yours, else the pod's own rights.")
+@click.option(
+    "--kubeconfig", type=FILE, default=None, help="The home's. Default: in a pod its own rights, else yours."
+)
 @click.option("--context", default=None, help="Context of the kubeconfig; default: its current one.")
 @json_option
 @click.pass_context
@@ -127,10 +129,10 @@ async def _cluster(
 
 
 def _client(kubeconfig: Path | None, context: str | None) -> KubeClient | None:
+    if kubeconfig is None and "KUBERNETES_SERVICE_HOST" in os.environ:
+        return KubeClient.from_incluster()
     path = kubeconfig or default_kubeconfig()
-    if kubeconfig is not None or path.is_file():
-        return KubeClient.from_kubeconfig(path, context)
-    return KubeClient.from_incluster() if "KUBERNETES_SERVICE_HOST" in os.environ else None
+    return KubeClient.from_kubeconfig(path, context) if kubeconfig is not None or path.is_file() else None
 
 
 def _node(node: Row) -> Node:

@@ -172,7 +172,7 @@ async def scraped_often(url: str) -> bool:
 
 def told(url: str, *more: str) -> Any:
     arguments = ["doctor", "meter", f"--prometheus-url={url}", f"--scrape-interval={INTERVAL}s", *more]
-    return CliRunner().invoke(cli, arguments, env={"KUBECONFIG": "/nonexistent/kubeconfig"})
+    return CliRunner().invoke(cli, arguments, env={"KUBECONFIG": "/none", "KUBERNETES_SERVICE_HOST": None})
 
 
 def test_the_command_says_field_by_field_what_to_set_and_ends_with_1(addresses: dict[str, str]) -> None:

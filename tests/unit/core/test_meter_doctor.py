@@ -7,7 +7,7 @@ from dataclasses import replace
 from typing import Any
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from homefed.core.meter_advice import Advice, duration
@@ -307,7 +307,6 @@ SERIES = st.builds(
 )
 
 
-@settings(max_examples=80)
 @given(st.lists(SERIES, max_size=8), st.lists(SERIES, max_size=3), st.booleans(), st.booleans())
 def test_whatever_is_answered_is_judged(series: list[Series], up: list[Series], told: bool, known: bool) -> None:
     changes: dict[str, Any] = {"series": series, "up": up, "kept": up}
