@@ -16,6 +16,7 @@ from homefed.core import (
     claim_building,
     claim_chain,
     evidence,
+    held,
     rates,
     readings,
     settled_evidence,
@@ -135,13 +136,14 @@ class Federation:
         self.sent += objects
         self.evidence[window.end] = found, [dsse.decode(one["spec"]["envelope"]) for one in objects]
 
-    def settle(self, hour: int, *, late: bool = False) -> Claim:
+    def settle(self, hour: int, *, late: bool = False, release: held.Release = "due") -> Claim:
         """The hub settles what is due after that hour."""
         guests = [observation(one) for one in self.guests]
         inputs = Inputs(ORIGIN.federation, HOME, self.pool, guests, self.reports, self.chain)
         step = settlement.decide(inputs, T0 + 3600 * hour + (901 if late else 61))
         assert isinstance(step, Settle), step
-        claim = claim_building.build(self._payee(step), self.chain, step.window, step.lines, step.reports, b"s")
+        payee = replace(self._payee(step), release=release)
+        claim = claim_building.build(payee, self.chain, step.window, step.lines, step.reports, b"s")
         parts, header = claim_chain.objects(claim, "mailbox", HUB_KEY)
         self.claims += [*parts, header]
         self.chain = self.chain.after(claim)

@@ -11,6 +11,8 @@ from typing import Any
 
 import pytest
 
+from homefed.api import dsse
+from homefed.api.canonical import canonical
 from homefed.api.errors import Invalid, Refused
 from homefed.core import evidence, recompute
 from homefed.core.explain import explain_line
@@ -103,6 +105,25 @@ def test_a_clock_that_is_off_comes_out_too() -> None:
     report, claim = both(world.bundle(1))
     assert report.same
     assert claim.same
+
+
+def test_what_the_organiser_chooses_is_taken_as_it_is_and_named() -> None:
+    """All that is held is released with the second claim, as when a home leaves."""
+    world = Federation()
+    for hour in (1, 2):
+        world.measure(hour)
+        world.settle(hour, release="all" if hour == 2 else "due")
+    _, claim = both(world.bundle(2))
+    assert claim.same, claim
+    assert claim.given == ("release (all)",)
+    document = json.loads(gzip.decompress(world.bundle(2)))
+    envelope = dsse.from_json(document["settled"]["claim"]["envelope"])
+    header = json.loads(envelope.payload)
+    header["released"] = str(int(header["released"]) - 1)
+    changed = dsse.Envelope(envelope.payload_type, canonical(header), envelope.keyid, envelope.signature)
+    document["settled"]["claim"]["envelope"] = changed.to_json()
+    refused = recompute.claim(evidence.read(packed(document)))
+    assert "released" in [one.field for one in refused.documents[0].fields]
 
 
 def test_what_earlier_claims_refused_is_part_of_the_place() -> None:
