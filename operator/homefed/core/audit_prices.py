@@ -4,12 +4,17 @@ that the auditor has. What a line's own figures come to is checked when its part
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from typing import Final
 
 from homefed.api.claim_document import ClaimHeader, Line
 from homefed.api.rate_card import STANDARD, Basis, RateCard
 from homefed.core import rates
+from homefed.core.correction import CARRIED, FORFEITED
 from homefed.core.replay import Findings
 from homefed.core.windows import seconds
+
+AS_IT_STOOD: Final = frozenset({CARRIED, FORFEITED})
+"""Lines of a correction that are not computed anew."""
 
 
 class PriceAudit:
@@ -26,8 +31,12 @@ class PriceAudit:
         newest = {(line.guest_pod, line.resource, line.basis): index for index, line in enumerate(lines)}
         for index, line in enumerate(lines):
             key = (line.guest_pod, line.resource, line.basis)
-            problems = [self._changed_terms(header, line), _wrong_gap(line)]
+            problems = [self._changed_terms(header, line)]
             card = self._cards.get(line.rate_card_digest or header.rate_card_digest)
+            if not AS_IT_STOOD.isdisjoint(line.codes):
+                card = None
+            else:
+                problems.append(_wrong_gap(line))
             if card is not None:
                 self.compared += 1
                 problems += [_wrong_rate(card, line), _wrong_factor(card, header, line, late=newest[key] != index)]
@@ -67,8 +76,9 @@ def _price(card: RateCard, machine_class: str, resource: str, basis: Basis) -> t
 
 
 def _wrong_factor(card: RateCard, header: ClaimHeader, line: Line, *, late: bool) -> tuple[str, str] | None:
-    """A line of earlier units can have any factor of its card; the window's own has the window's, or the lowest."""
-    if late or line.rate_card_digest is not None:
+    """A line of earlier units, or of a correction, can have any factor of its card; the window's own has the window's,
+    or the lowest."""
+    if late or header.revision or line.rate_card_digest is not None:
         allowed = rates.factors(card)
     else:
         allowed = {rates.factor(card, seconds(header.window_start)), rates.lowest_factor(card)}

@@ -40,7 +40,7 @@ class _Section:
     stretch: Stretch
     usage: Mapping[tuple[str, str], Usage]
     is_late: bool
-    """It lies before the claim's window, at another tariff."""
+    """It ends before the claim's window does, at another tariff."""
     card_digest: str | None
     """Where the card is not the one of the claim."""
     by_class: dict[str, tuple[Price, ...]] = field(default_factory=dict)
@@ -137,13 +137,13 @@ def _sections(
         if guest.running is not None and owes_reserved(pool, accounts, guest, window.start)
     ]
     found = rates.stretches(pool, min([since, window.start, *unpaid]), window)
-    own = found[-1]
+    pinned = rates.in_force(pool, window.start)
     return [
         _Section(
             stretch,
             usage_of(report for report in reports if stretch.window.start < report.window.end <= stretch.window.end),
-            stretch is not own,
-            None if stretch.tariff.card is own.tariff.card else rates.card_digest(stretch.tariff.card),
+            stretch is not found[-1],
+            None if stretch.tariff.card is pinned else rates.card_digest(stretch.tariff.card),
         )
         for stretch in found
     ]

@@ -97,13 +97,13 @@ def is_flat(pool: SchedulingPoolSpec) -> bool:
 
 
 def stretches(pool: SchedulingPoolSpec, since: int, window: Window) -> list[Stretch]:
-    """From `since` (seconds) to the window's end, oldest first; the last one holds the window, but not more than what
-    precedes it at the same tariff."""
-    if is_flat(pool) or since >= window.start:
+    """From `since` (seconds), or the window's start where that is earlier, to its end, oldest first. `window` may be
+    several settlement windows."""
+    if is_flat(pool):
         return [Stretch(tariff(pool, window.start), window)]
     length = pool.settlement.window_seconds
     found: list[Stretch] = []
-    position = floor(since, length)
+    position = min(floor(since, length), window.start)
     while position < window.end:
         end = min(following(position, length).end, window.end)
         holds = tariff(pool, position)

@@ -120,6 +120,13 @@ def test_earlier_units_may_have_any_factor_of_the_card_and_the_windows_own_only_
     assert codes([line(factorPpm=600_000), line()], night) == ["FactorDiffers"]
 
 
+def test_a_correction_may_span_bands_and_what_it_carries_or_forfeits_stands_as_it_stood() -> None:
+    corrected = header("2026-01-02T23:00:00Z").model_copy(update={"revision": 2})
+    forfeited = line(rate={"microCredits": 0}, codes=["Forfeited"], gap="9")
+    assert codes([line(factorPpm=PPM), forfeited, line(codes=["Carried"], gap="9")], corrected) == []
+    assert codes([line(rate={"microCredits": 0})], corrected) == ["RateDiffers"]
+
+
 def test_a_guests_terms_stay_what_they_were() -> None:
     dearer = line(rate={"class": "fast", "microCredits": 300})
     assert codes([line()], None, [dearer]) == ["TermsChanged"]

@@ -17,6 +17,7 @@ from homefed.api.scheduling_pool import SchedulingPoolSpec
 from homefed.core import claim_building, rates, windows
 from homefed.core.audit_prices import PriceAudit
 from homefed.core.claim_chain import Chain, Claim, Payee
+from homefed.core.claim_lines import lines_of
 from homefed.core.readings import Report
 from homefed.core.replay import Findings
 from homefed.core.rewards import Key, Observation, observation
@@ -166,6 +167,17 @@ def test_a_card_reprices_neither_what_is_settled_nor_what_was_used_before_it() -
     old = rates.card_digest(spec.rate_card)
     assert [one.rate_card_digest for one in lines] == [old, None]
     assert [step.card.version for step in home.settled if step.card is not None] == ["1", "2"]
+
+
+def test_a_correction_over_a_new_card_pins_the_first_windows_card_and_names_the_other_in_its_lines() -> None:
+    second = {"version": "2", "validFrom": "2026-01-02T09:00:00Z", "prices": [RESERVED | {"microCredits": 7}, USED]}
+    spec = pool(then=[second])
+    window = Window(hour(8).start, hour(9).end)
+    reports = [report(hour(8), 0, CORE_HOUR), report(hour(9), CORE_HOUR, 2 * CORE_HOUR)]
+    lines = lines_of("fed", spec, {}, [guest(8)], reports, window)
+    reserved = [(one.rate.micro_credits, one.amount, one.rate_card_digest) for one in lines if one.basis == "reserved"]
+    assert reserved == [(100_000, "100000", None), (7, "7", rates.card_digest(spec.next_rate_cards[0]))]
+    assert used(lines) == [(CORE_HOUR, PPM, 200_000), (CORE_HOUR, PPM, 200_000)]
 
 
 def test_the_gap_is_what_was_reported_and_is_not_accepted_and_closes_as_the_bound_grows() -> None:

@@ -87,6 +87,12 @@ def test_stretches_are_neighbouring_windows_of_one_tariff() -> None:
     assert [one.window for one in alone] == [Window(at("07:00"), at("08:00"))]
 
 
+def test_a_correction_over_several_windows_has_a_stretch_for_each_tariff() -> None:
+    night = pool(card(timeOfDay=NIGHTS))
+    found = rates.stretches(night, at("05:00"), Window(at("05:00"), at("08:00")))
+    assert [(one.window.end, one.tariff.factor_ppm) for one in found] == [(at("06:00"), 600_000), (at("08:00"), PPM)]
+
+
 def test_a_changed_card_is_a_stretch_of_its_own() -> None:
     cards = pool(card(), card("2", "2026-01-01T05:30:00Z"))
     found = rates.stretches(cards, at("04:00"), Window(at("06:00"), at("07:00")))
