@@ -52,9 +52,7 @@ def doctor() -> None:
 @doctor.command()
 @prometheus_options
 @click.option("--guests-namespace", default=names.GUESTS_NAMESPACE, show_default=True)
-@click.option(
-    "--kubeconfig", type=FILE, default=None, help="The home's. Default: in a pod its own rights, else yours."
-)
+@click.option("--kubeconfig", type=FILE, default=None, help="The home's. Default: in a pod its own rights, else yours.")
 @click.option("--context", default=None, help="Context of the kubeconfig; default: its current one.")
 @json_option
 @click.pass_context
