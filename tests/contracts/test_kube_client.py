@@ -254,7 +254,7 @@ async def test_a_restarted_server_loses_and_invents_nothing(
 
 
 async def test_a_server_that_hangs_is_given_up_in_time(apiserver: Cluster, namespace: str) -> None:
-    async with KubeClient.from_kubeconfig(apiserver.kubeconfig, timeout_seconds=1.0) as client:
+    async with KubeClient.from_kubeconfig(apiserver.kubeconfig, timeout_seconds=5.0) as client:
         await client.list(CONFIGMAPS, namespace)
         apiserver.pause("kube-apiserver")
         try:

@@ -248,7 +248,7 @@ async def homefed_process(*arguments: str) -> tuple[int, str, str]:
     command = [sys.executable, "-m", "homefed", *arguments]
     pipe = asyncio.subprocess.PIPE
     process = await asyncio.create_subprocess_exec(*command, stdout=pipe, stderr=pipe, env=env)
-    async with asyncio.timeout(90):
+    async with asyncio.timeout(240):
         out, err = await process.communicate()
     return process.returncode or 0, out.decode(), err.decode()
 

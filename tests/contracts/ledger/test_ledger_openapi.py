@@ -60,7 +60,7 @@ def held(running: LedgerProcess) -> dict[str, str]:
 
 
 def _put(running: LedgerProcess, path: str, body: bytes) -> None:
-    assert requests.put(running.url + path, data=body, headers=TOKEN, timeout=10).status_code == 201
+    assert requests.put(running.url + path, data=body, headers=TOKEN, timeout=120).status_code == 201
 
 
 @pytest.fixture(scope="module")
@@ -102,7 +102,7 @@ def test_whatever_the_document_allows_or_forbids_is_answered_as_it_says(
             headers=TOKEN,
             checks=EVERY_CHECK,
             excluded_checks=WHAT_IS_SIGNED_IS_NOT_IN_A_SCHEMA,
-            timeout=20,
+            timeout=120,
         )
 
     answered()
@@ -127,7 +127,7 @@ def test_what_is_there_is_answered_as_the_document_says(
     case = schema[route.path][route.method].Case(
         path_parameters={name: held[name] for name in names}, query=QUERIES.get(route.operation, {}), headers=TOKEN
     )
-    answer = case.call(base_url=running.url, timeout=20)
+    answer = case.call(base_url=running.url, timeout=120)
     assert answer.status_code == NOTHING_YET.get(route.operation, 200), answer.text
     case.validate_response(answer)
 
