@@ -24,5 +24,5 @@ async def server() -> AsyncIterator[ScriptedServer]:
 
 @pytest.fixture
 async def client(server: ScriptedServer) -> AsyncIterator[KubeClient]:
-    async with KubeClient.from_token(server.url, None, "secret", timeout_seconds=1.0) as opened:
+    async with KubeClient.from_token(server.url, None, "secret", timeout_seconds=4.0) as opened:
         yield opened

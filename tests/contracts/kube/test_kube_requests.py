@@ -65,7 +65,7 @@ async def test_a_renewed_token_is_used_from_the_next_request_on(server: Scripted
         (answered("[]", 200), Transient),
         (answered("[" * 100_000, 200), Transient),
         (cut(), Transient),
-        (slow(5), Transient),
+        (slow(60), Transient),
     ],
 )
 async def test_every_failure_becomes_the_error_that_says_what_to_do(
