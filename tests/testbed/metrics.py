@@ -41,7 +41,7 @@ def write_blocks(binaries: Binaries, folder: Path, series: Iterable[Made]) -> Pa
     source.write_text(f"{text}\n# EOF\n")
     data.mkdir()
     command = [str(binaries.path("promtool")), "tsdb", "create-blocks-from", "openmetrics", str(source), str(data)]
-    subprocess.run(command, check=True, capture_output=True, timeout=60)
+    subprocess.run(command, check=True, capture_output=True, timeout=300)
     return data
 
 
