@@ -23,8 +23,10 @@ from flows.hub_support import (
 )
 from homefed.api import names
 from homefed.api.errors import HomefedError
+from homefed.api.scheduling_pool import SchedulingPoolSpec
+from homefed.core import rates
 from homefed.kube.client import KubeClient
-from homefed.kube.resources import GUESTPODS, PODS, ROLEBINDINGS, SCHEDULINGPOOLS
+from homefed.kube.resources import GUESTPODS, HOMES, PODS, ROLEBINDINGS, SCHEDULINGPOOLS
 from testbed.binaries import Binaries
 from testbed.cluster import Cluster
 
@@ -100,14 +102,24 @@ async def test_an_owner_is_in_the_pool_when_the_card_suits_him_and_guests_keep_t
 
             await admin.patch(SCHEDULINGPOOLS, POOL, {"spec": {"rateCard": card("2", 3000)}})
             await eventually(lambda: labelled("100"), "the dearer card brings the machine into the pool")
+
+            async def told() -> bool:
+                terms = (await agent.status(OFFER)).get("terms") or {}
+                return bool(terms.get("rateCard", {}).get("version") == "2")
+
+            await eventually(told, "the home is shown the card")
+            status, home = await agent.status(OFFER), await admin.get(HOMES, HOME)
+            assert status["memberSince"] == home["metadata"]["creationTimestamp"]
+            terms = SchedulingPoolSpec.model_validate(status["terms"])
+            assert rates.card_digest(terms.rate_card) == status["rateCardDigest"]
             shop = consumer(hub, "shop-prices")
-            first, terms = await terms_of_a_new_guest(admin, shop, "first")
-            assert terms == {"class": "standard", "pricePpm": 1_000_000}
+            first, bound = await terms_of_a_new_guest(admin, shop, "first")
+            assert bound == {"class": "standard", "pricePpm": 1_000_000}
 
             await agent.offer(OFFER, POOL, [machine(1)], price=asked(70, 2000))
             await eventually(lambda: labelled("70"), "the node says what its owner asks now")
-            _, terms = await terms_of_a_new_guest(admin, shop, "second")
-            assert terms == {"class": "standard", "pricePpm": 700_000}
+            _, bound = await terms_of_a_new_guest(admin, shop, "second")
+            assert bound == {"class": "standard", "pricePpm": 700_000}
             before = await admin.get(GUESTPODS, first, names.mailbox(HOME))
             assert before["spec"]["terms"]["pricePpm"] == 1_000_000
             with pytest.raises(HomefedError, match="terms are immutable"):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
@@ -10,6 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from homefed.api.canonical import canonical
 from homefed.api.claim_document import Line, ReportSignature
 from homefed.api.rate_card import PPM, STANDARD, Terms
 from homefed.api.report_document import UNITS, Metered, ReportLine
@@ -117,6 +119,19 @@ def test_what_is_usual_is_not_written() -> None:
     line = Home(pool(), guest(8)).settle(hour(8), report(hour(8), 0, 1))[0]
     assert line.dump().keys().isdisjoint({"factorPpm", "rateCardDigest", "gap"})
     assert line.dump()["rate"] == {"microCredits": 100_000, "per": "core-hour"}
+
+
+def test_a_line_of_an_earlier_release_keeps_its_bytes() -> None:
+    """Its digest is in a signed header: reading it and writing it again must not change it."""
+    old = (
+        '{"accepted":"123456789","acceptedBefore":"0","amount":"685","basis":"used","bound":"3600000000","codes":[],'
+        '"consumer":"consumer:fed/ns-1","guestPod":"11111111-2222-3333-4444-555555555555","rate":{"microCredits":20000,'
+        '"per":"core-hour"},"reading":{"close":"123456789","estimated":"0","expected":240,"gaps":0,"open":"0","resets":0,'
+        '"samples":240},"reported":"123456789","resource":"cpu","unit":"ucore.s"}'
+    )
+    line = Line.model_validate(json.loads(old))
+    assert canonical(line.dump()).decode() == old
+    assert rates.formula(line).amount == int(line.amount) == 685
 
 
 def test_the_time_of_day_multiplies_every_price() -> None:
