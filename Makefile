@@ -57,8 +57,8 @@ bench: testbed ## the figures, beside their goals; JSON to $$BENCH_JSON
 bench-ledger: testbed ## the ledger's figures; CLAIMS=1000000 for books of that size, PGLEDGER=path of its SQL
 	@$(PY) -m bench.ledger $(if $(CLAIMS),--claims $(CLAIMS)) $(if $(PGLEDGER),--pgledger $(PGLEDGER))
 
-bench-meter: testbed ## the meter's figures: truth table, metering and settling of a window; JSON to $$BENCH_JSON
-	@$(PY) -m bench.meter
+bench-meter: testbed ## the meter's figures: truth table, metering and settling of a window; NODES=1: on real nodes too
+	@$(PY) -m bench.meter $(if $(NODES),--nodes)
 
 soak: testbed ## the ledger is killed 100 times under 32 clients while 100 000 claims flow
 	@$(PY) -m testbed.ledger_load

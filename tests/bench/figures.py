@@ -58,6 +58,10 @@ class Results:
 
     goals: Mapping[str, Goal] = field(default_factory=lambda: GOALS)
     values: dict[str, float] = field(default_factory=dict)
+    others: dict[str, float] = field(default_factory=dict)
+    """Figures without a goal, beside which ours are seen."""
+    broken: list[str] = field(default_factory=list)
+    """Goals in words, which no figure tells, that were missed."""
     details: dict[str, Any] = field(default_factory=dict)
     load_before: Sequence[float] = field(default_factory=os.getloadavg)
     started: float = field(default_factory=time.time)
@@ -70,12 +74,14 @@ class Results:
             self.details[name] = details
 
     def missed(self) -> list[str]:
-        return [name for name, value in self.values.items() if not self.goals[name].met_by(value)]
+        missed = [name for name, value in self.values.items() if not self.goals[name].met_by(value)]
+        return missed + self.broken
 
     def document(self, wanted: Collection[str]) -> dict[str, Any]:
         """The figures by name, then how to read them."""
         return {
             **{name: self.values.get(name) for name in self.goals if name in wanted},
+            **self.others,
             "goals": {name: self.goals[name].text for name in self.goals if name in wanted},
             "missed": self.missed(),
             "details": self.details,
