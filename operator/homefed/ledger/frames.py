@@ -16,7 +16,7 @@ from typing import Any, Final
 
 from pydantic import BaseModel
 
-from homefed.api.claim_document import Charge, ClaimHeader, UnitTotal
+from homefed.api.claim_document import Charge, ClaimHeader, HeldShare, UnitTotal
 from homefed.core.ledger import PartSummary, Sums, Transfer
 from homefed.core.ledger_reading import CheckedClaim, PartSubmission, Submission
 
@@ -69,6 +69,7 @@ _set = object.__setattr__
 _TABLE: Final[dict[Any, Any]] = {
     ClaimHeader: _model,
     Charge: _model,
+    HeldShare: _model,
     UnitTotal: _model,
     CheckedClaim: _claim,
     **{kind: _by_fields(kind) for kind in (Submission, PartSubmission, PartSummary, Sums)},

@@ -34,6 +34,7 @@ HTTP: Final = 4000
 ON_POSTGRES: Final = 3000
 BATCH: Final = 100
 HTTP_CLIENTS: Final = 32
+HTTP_BATCH: Final = 25
 POSTGRES_CLIENTS: Final = 8
 FULL_SIZE: Final = 1_000_000
 
@@ -69,13 +70,17 @@ class Goal:
 GOALS: Final = {
     "fsync_per_s": Goal("4 KiB written and flushed, one after the other"),
     "raw_sqlite_per_s": Goal("the same bytes and rows into two plain tables, batches of 100, FULL"),
-    "sqlite_claims_per_s": Goal("signed bodies to receipts on SQLite, batches of 100", 0.8, of="raw_sqlite_per_s"),
+    "sqlite_claims_per_s": Goal(
+        "signed bodies to receipts on SQLite, batches of 100, two in flight", 0.8, of="raw_sqlite_per_s"
+    ),
     "sqlite_one_by_one_per_s": Goal("the same, each claim in a transaction of its own"),
     "http_claims_per_s": Goal("PUT by 32 clients, one claim each", 4000),
+    "http_in_batches_per_s": Goal("POST /v1/batch by 32 clients, 25 claims each"),
     "pgledger_transfers_per_s": Goal("pgledger's transfers by 8 clients on the same PostgreSQL"),
     "postgres_claims_per_s": Goal(
         "signed bodies to receipts on PostgreSQL, 8 clients, one claim each", 3, of="pgledger_transfers_per_s"
     ),
+    "postgres_in_batches_per_s": Goal("signed bodies to receipts on PostgreSQL, batches of 100, two in flight"),
     "receipt_ms_p50": Goal("a stored claim's receipt, from its id to the text", 1, at_least=False),
     "audit_s": Goal("homefed audit of everything, 2 jobs", 300, at_least=False),
     "rss_mib": Goal("resident memory of the ledger and its reader after that audit", 250, at_least=False),
@@ -119,27 +124,33 @@ class Run:
         self.put("sqlite_one_by_one_per_s", singles, claims=ONE_BY_ONE)
 
     def over_http(self) -> None:
-        rates = [
-            servers.http_claims_per_s(self.fresh(f"http-{number}"), Claims(number).take(HTTP), HTTP_CLIENTS)
-            for number in range(RUNS)
-        ]
-        self.put("http_claims_per_s", rates, claims=HTTP, clients=HTTP_CLIENTS)
+        for name, at_once in (("http_claims_per_s", 1), ("http_in_batches_per_s", HTTP_BATCH)):
+            rates = [
+                servers.http_claims_per_s(
+                    self.fresh(f"{name}-{number}"), Claims(number).take(HTTP), HTTP_CLIENTS, at_once
+                )
+                for number in range(RUNS)
+            ]
+            self.put(name, rates, claims=HTTP, clients=HTTP_CLIENTS, claims_at_once=at_once)
 
     def on_postgres(self) -> None:
         with postgres(durable=True) as server:
             asyncio.run(self._on(server))
 
     async def _on(self, server: Postgres) -> None:
-        rates, transfers = [], []
+        rates, batches, transfers = [], [], []
         for number in range(RUNS):
             claims = Claims(number).take(ON_POSTGRES)
             folder = self.folder / f"postgres-{number}"
             rates.append(await servers.postgres_claims_per_s(server, folder, claims, POSTGRES_CLIENTS))
+            folder = self.folder / f"postgres-batches-{number}"
+            batches.append(await servers.postgres_in_batches_per_s(server, folder, claims, BATCH))
             if self.pgledger is not None:
                 transfers.append(
                     await servers.pgledger_transfers_per_s(server, self.pgledger, ON_POSTGRES, POSTGRES_CLIENTS)
                 )
         self.put("postgres_claims_per_s", rates, claims=ON_POSTGRES, clients=POSTGRES_CLIENTS)
+        self.put("postgres_in_batches_per_s", batches, claims=ON_POSTGRES)
         if transfers:
             self.put("pgledger_transfers_per_s", transfers)
         else:
@@ -161,7 +172,7 @@ class Run:
 
 async def _rates(folder: Path, stream: Claims) -> tuple[float, float, float]:
     async with books.opened(folder) as running:
-        rate, processor = await running.rate_in_batches(stream.take(IN_BATCHES), BATCH)
+        rate, processor = await running.rate_in_batches(stream.take(IN_BATCHES), BATCH, in_flight=2)
         single, _ = await running.rate_in_batches(stream.take(ONE_BY_ONE), 1)
     return rate, single, processor
 
@@ -179,8 +190,8 @@ async def _filled(folder: Path, claims: int, say: Progress) -> list[float]:
 
 MEASURES: Final[dict[str, tuple[Callable[[Run], None], tuple[str, ...]]]] = {
     "batches": (Run.in_batches, tuple(GOALS)[:4]),
-    "http": (Run.over_http, ("http_claims_per_s",)),
-    "postgres": (Run.on_postgres, ("pgledger_transfers_per_s", "postgres_claims_per_s")),
+    "http": (Run.over_http, ("http_claims_per_s", "http_in_batches_per_s")),
+    "postgres": (Run.on_postgres, ("pgledger_transfers_per_s", "postgres_claims_per_s", "postgres_in_batches_per_s")),
     "size": (Run.at_size, SIZED),
 }
 

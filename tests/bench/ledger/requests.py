@@ -4,6 +4,8 @@ connection at a time, answers read only as far as is needed."""
 from __future__ import annotations
 
 import asyncio
+import json
+import re
 import time
 from collections.abc import Sequence
 
@@ -11,6 +13,9 @@ from bench.ledger.inputs import slices
 from testbed.claims import SignedClaim
 from testbed.ledger import HUB_TOKEN
 from testbed.ledger_load import batch
+
+_REFUSED = re.compile(rb'"status":[45]')
+"""An item of a batch that was not taken."""
 
 
 def put_request(claim: SignedClaim) -> bytes:
@@ -47,6 +52,9 @@ class _Lane(asyncio.Protocol):
         if not head.startswith((b"HTTP/1.1 200", b"HTTP/1.1 201")):
             self._fail(RuntimeError(bytes(self._received).decode(errors="replace")))
             return
+        if _REFUSED.search(body):
+            self._fail(RuntimeError(bytes(body).decode(errors="replace")[:2000]))
+            return
         self._received.clear()
         self._send()
 
@@ -68,18 +76,29 @@ class _Lane(asyncio.Protocol):
             self._done.set_exception(error)
 
 
-async def rate(port: int, claims: Sequence[SignedClaim], clients: int) -> float:
-    """Claims per second of `clients` connections, each with the claims of homes of its own; parts are sent before."""
+def batch_request(claims: Sequence[SignedClaim]) -> bytes:
+    items = [{"kind": "claim", "id": claim.id, "envelope": claim.envelope.to_json()} for claim in claims]
+    return _request("POST", "/v1/batch", json.dumps({"items": items}).encode())
+
+
+async def rate(port: int, claims: Sequence[SignedClaim], clients: int, at_once: int = 1) -> float:
+    """Claims per second of `clients` connections, each with the claims of homes of its own; parts are sent before.
+
+    `at_once` claims to a request: one as PUT, more as POST /v1/batch.
+    """
     for some in slices(claims, 100):
         await _exchange(port, [[_parts_request(some)]])
-    lanes: dict[str, list[bytes]] = {}
+    of_client: list[list[SignedClaim]] = [[] for _ in range(clients)]
+    homes = {claim.header["account"]: number for number, claim in reversed([*enumerate(claims)])}
+    client_of = {home: number % clients for number, home in enumerate(sorted(homes, key=homes.__getitem__))}
     for claim in claims:
-        lanes.setdefault(claim.header["account"], []).append(put_request(claim))
-    of_client: list[list[bytes]] = [[] for _ in range(clients)]
-    for number, lane in enumerate(lanes.values()):
-        of_client[number % clients] += lane
+        of_client[client_of[claim.header["account"]]].append(claim)
+    lanes = [
+        [put_request(some[0]) if at_once == 1 else batch_request(some) for some in slices(own, at_once)]
+        for own in of_client
+    ]
     began = time.perf_counter()
-    await _exchange(port, of_client)
+    await _exchange(port, lanes)
     return len(claims) / (time.perf_counter() - began)
 
 

@@ -28,12 +28,12 @@ _LEDGERS = "SELECT id FROM pgledger_create_account($1, 'USD')"
 _TRANSFER = "SELECT id FROM pgledger_create_transfer($1, $2, '1.00')"
 
 
-def http_claims_per_s(folder: Path, claims: Sequence[SignedClaim], clients: int) -> float:
-    """One claim per request on kept-alive connections, from this process to one of the ledger's own."""
+def http_claims_per_s(folder: Path, claims: Sequence[SignedClaim], clients: int, at_once: int = 1) -> float:
+    """`at_once` claims per request on kept-alive connections, from this process to one of the ledger's own."""
     ledger = LedgerProcess(folder)
     try:
         ledger.start()
-        return asyncio.run(requests.rate(ledger.port, claims, clients))
+        return asyncio.run(requests.rate(ledger.port, claims, clients, at_once))
     finally:
         ledger.close()
 
@@ -70,6 +70,12 @@ async def postgres_claims_per_s(server: Postgres, folder: Path, claims: Sequence
     folder.mkdir()
     async with opened(folder, await server.new_database()) as books:
         return await books.rate_of_clients(claims, clients)
+
+
+async def postgres_in_batches_per_s(server: Postgres, folder: Path, claims: Sequence[SignedClaim], size: int) -> float:
+    folder.mkdir()
+    async with opened(folder, await server.new_database()) as books:
+        return (await books.rate_in_batches(claims, size, in_flight=2))[0]
 
 
 async def pgledger_transfers_per_s(server: Postgres, sql: Path, transfers: int, clients: int) -> float:
