@@ -50,19 +50,29 @@ class Statement:
     pending: int
     postings: tuple[Posting, ...]
     without_lines: int
-    """Claims whose lines are deleted, their retention having ended."""
+    """Claims whose lines are deleted, their retention having ended, or were not asked for."""
 
 
 async def read_postings(
-    reader: Reader, account: str, since: int, *, namespace: str = "", progress: Progress = lambda done, size: None
+    reader: Reader,
+    account: str,
+    since: int,
+    *,
+    namespace: str = "",
+    most_lines: int = MAX_CLAIMS,
+    progress: Progress = lambda done, size: None,
 ) -> Statement:
-    """Errors: Transient, Forbidden and Unauthorised of the ledger; Invalid where lines are not those of the header."""
+    """Of the newest `most_lines` claims with lines: a ledger answers so many signed requests of a home at a time only.
+
+    Errors: Transient, Forbidden and Unauthorised of the ledger; Invalid where lines are not those of the header.
+    """
     first, claims = await _claims(reader, account, since, namespace)
+    with_lines = set(claims[:most_lines])
     done = 0
 
     async def one(claim: str) -> Posting:
         nonlocal done
-        found = await _posting(reader, claim, namespace)
+        found = await _posting(reader, claim, namespace, lines=claim in with_lines)
         done += 1
         progress(done, len(claims))
         return found
@@ -92,7 +102,7 @@ async def _claims(reader: Reader, account: str, since: int, namespace: str) -> t
         page = await reader.statement(account, before=page.next, namespace=namespace)
 
 
-async def _posting(reader: Reader, claim: str, namespace: str) -> Posting:
+async def _posting(reader: Reader, claim: str, namespace: str, *, lines: bool) -> Posting:
     leaf = await reader.leaf("claim", claim)
     envelope = dsse.from_json(leaf.envelope)
     header = parse(ClaimHeader, dsse.document_of(envelope), where="claim")
@@ -102,11 +112,13 @@ async def _posting(reader: Reader, claim: str, namespace: str) -> Posting:
     posting = Posting(header, state)
     if not header.parts:
         return replace(posting, lines=None if header.reverses else ())
+    if not lines:
+        return posting
     try:
-        lines = await (_own_lines(reader, header, namespace) if namespace else _all_lines(reader, header))
+        own = await (_own_lines(reader, header, namespace) if namespace else _all_lines(reader, header))
     except NotFound:
         return posting
-    return replace(posting, lines=tuple(lines))
+    return replace(posting, lines=tuple(own))
 
 
 async def _all_lines(reader: Reader, header: ClaimHeader) -> list[Line]:

@@ -117,6 +117,14 @@ async def test_only_what_was_asked_for_is_read(ledger: Ledger) -> None:
     assert (await of_home(ledger, SINCE + 90 * 86_400)).postings == ()
 
 
+async def test_of_very_many_claims_the_newest_come_with_lines(ledger: Ledger) -> None:
+    async with home_reader(ledger) as reader:
+        found = await read_postings(reader, HOME, SINCE, most_lines=1)
+    assert [one.lines is None for one in found.postings] == [True, True, False]
+    assert found.without_lines == 2
+    assert earnings.total(found.postings, ALL).charged == 2511
+
+
 async def test_nobody_reads_anothers_account(ledger: Ledger) -> None:
     async with home_reader(ledger) as reader:
         with pytest.raises(Forbidden):
