@@ -15,6 +15,7 @@ import json
 import time
 from collections import defaultdict
 from collections.abc import Callable
+from contextlib import AsyncExitStack
 from datetime import UTC, datetime, timedelta
 from itertools import pairwise
 from pathlib import Path
@@ -48,7 +49,7 @@ GRACE_S: Final = 12
 SCRAPE_S: Final = 5
 GAP_MS: Final = 30_000
 """A value of memory holds so long: two readings of the kubelet."""
-PATIENCE_S: Final = 120.0
+PATIENCE_S: Final = 240.0
 EVERY_S: Final = 2.0
 GUESTS: Final = {"sink": "100m", "steady": "400m", "restarts": "400m"}
 """Name → CPU request."""
@@ -82,8 +83,9 @@ class Story:
     async def run(self, *, outage_s: float) -> None:
         """Minutes; TestbedError where something does not come about."""
         await asyncio.to_thread(self._prepare)
-        async with KubeClient.from_kubeconfig(self.hub.kubeconfig) as hub:
-            agent = self._agent(hub)
+        async with AsyncExitStack() as stack:
+            hub = await stack.enter_async_context(KubeClient.from_kubeconfig(self.hub.kubeconfig))
+            agent = self._agent(hub, stack)
             await self._until(agent, lambda: self._is_read(0), "a report of all guests")
             self._say("container and Prometheus are restarted")
             await asyncio.to_thread(self._kubectl, "exec", self._pod("restarts"), "--", "sh", "-c", "kill -TERM 1")
@@ -97,7 +99,7 @@ class Story:
             await asyncio.to_thread(prometheus.start)
             back = time.time()
             self._say("the agent moves")
-            agent = self._agent(hub)
+            agent = self._agent(hub, stack)
             await self._until(agent, lambda: self._is_read(back), "a report of all guests after the outage")
 
     # --- what came of it
@@ -245,16 +247,18 @@ class Story:
 
     # --- the agent
 
-    def _agent(self, hub: KubeClient) -> Meter:
+    def _agent(self, hub: KubeClient, stack: AsyncExitStack) -> Meter:
         """A meter that has just been started on a machine where none was before."""
         self._agents += 1
+        source = PrometheusSource(PrometheusConfig(self.home.prometheus().url, timeout_seconds=5))
+        stack.callback(source.close)
         keys = Keys(self._key, "salt")
         status = {"federationId": "truth", "homeUid": HOME_UID, "windowSeconds": WINDOW_S, "graceSeconds": GRACE_S}
         return Meter(
             hub,
             MAILBOX,
             lambda: keys,
-            PrometheusSource(PrometheusConfig(self.home.prometheus().url, timeout_seconds=5)),
+            source,
             EvidenceStore(self._folder / f"machine-{self._agents}"),
             offers=lambda: [{"spec": {"poolName": POOL}, "status": status}],
             guests=self._guests,

@@ -10,8 +10,6 @@ import pytest
 from testbed.real import RealFederation
 from truth.nodes import Story
 
-pytestmark = pytest.mark.timeout(400)
-
 OUTAGE_S = 45.0
 """Longer than memory is held; `make bench-meter` takes ten minutes."""
 ONE_PERCENT = 10_000
