@@ -126,7 +126,24 @@ def from_json(value: Any) -> Envelope:
             _unb64(signature["sig"]),
         )
     except (KeyError, TypeError, ValueError) as error:
-        raise Invalid(f"not a DSSE envelope with one signature: {error}", reason="NotAnEnvelope") from error
+        raise _no_envelope(error) from error
+
+
+def from_texts(payload: bytes, payload_type: bytes, keyid: bytes, sig: bytes) -> Envelope:
+    """The envelope whose members have these texts, in ASCII; payload and sig in base64. Errors: Invalid."""
+    try:
+        return Envelope(
+            payload_type.decode(),
+            binascii.a2b_base64(payload, strict_mode=True),
+            keyid.decode(),
+            binascii.a2b_base64(sig, strict_mode=True),
+        )
+    except ValueError as error:  # binascii.Error is one
+        raise _no_envelope(ValueError(f"not base64: {error}")) from error
+
+
+def _no_envelope(error: Exception) -> Invalid:
+    return Invalid(f"not a DSSE envelope with one signature: {error}", reason="NotAnEnvelope")
 
 
 def decode(text: str) -> Envelope:
