@@ -6,15 +6,15 @@ not hold says so.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Iterable
 from dataclasses import asdict, dataclass
 from typing import Any, Final
 
 from homefed.api.claim_document import ClaimHeader, Line
 from homefed.api.rate_card import PPM
-from homefed.core import metering, rates, readings, report_gates, rewards, samples
+from homefed.core import rates, rewards
+from homefed.core.explain_hints import Hint, hint_of, worth
 from homefed.core.ledger import line_amount
-from homefed.core.meter_limits import NETWORK
 from homefed.core.windows import Window, seconds
 
 UNSEEN: Final = "UnseenTime"
@@ -37,15 +37,6 @@ class Step:
     value: int
     holds: bool
     """Whether the document says the same."""
-
-
-@dataclass(frozen=True)
-class Hint:
-    """What stood between this line and more pay. `worth`: µcredit at most, 0 where the line cannot tell."""
-
-    code: str
-    text: str
-    worth: int = 0
 
 
 @dataclass(frozen=True)
@@ -135,11 +126,6 @@ def _reduced(line: Line) -> bool:
     return (line.rate.price, line.factor) != (PPM, PPM)
 
 
-def worth(line: Line, units: int) -> int:
-    """µcredit of so many units at this line's rate."""
-    return line_amount(units, line.rate.micro_credits, line.rate.per, line.rate.price, line.factor)
-
-
 def _priced(line: Line) -> Iterable[Hint]:
     """What the owner's own price, and the time of day, took from this line."""
     accepted, rate = int(line.accepted), line.rate
@@ -155,8 +141,7 @@ def _priced(line: Line) -> Iterable[Hint]:
 
 def _hints(line: Line) -> Iterable[Hint]:
     for code in line.codes:
-        make = HINTS.get(code)
-        yield make(line) if make is not None else Hint(code, "see the table of codes in docs/settlement.md")
+        yield hint_of(code, line)
     if line.basis == "used" and line.reading is not None and not line.codes:
         spare = int(line.bound) - int(line.accepted)
         if spare > 0:
@@ -177,105 +162,6 @@ def _unseen(line: Line, window: Window, guest: rewards.Observation | None) -> It
                 " away): keep the agent and its way to the hub up"
             )
             yield Hint(UNSEEN, text, worth(line, lost))
-
-
-def _bounded(line: Line) -> Hint:
-    close = int(line.reading.close) if line.reading is not None else 0
-    over = max(0, close - int(line.accepted_before) - int(line.bound))
-    if line.resource in NETWORK:
-        text = f"{over} {line.unit} lie above the pool's maxBandwidthMbps × running time; payable once that has grown"
-    else:
-        text = (
-            f"{over} {line.unit} lie above request × running time; they are payable as it grows while the pod runs."
-            " A pod that asks for more is bounded higher"
-        )
-    return Hint(rewards.BOUNDED, text, worth(line, over))
-
-
-def _no_report(line: Line) -> Hint:
-    spare = int(line.bound)
-    return Hint(
-        rewards.NO_REPORT,
-        "the home's report of this window was not there in time: keep agent and Prometheus running (condition"
-        " MeterReady says what is wrong); what was used enters the next claim with the report, nothing is lost",
-        worth(line, spare),
-    )
-
-
-def _partial(line: Line) -> Hint:
-    reading = line.reading
-    seen = f"{reading.samples} of {reading.expected} samples, {reading.gaps} gaps" if reading is not None else ""
-    return Hint(
-        metering.PARTIAL,
-        f"less than 95 % of the running time is covered by samples ({seen}): let Prometheus scrape the kubelets'"
-        " /metrics/cadvisor without pauses, at the interval that prometheus.scrapeInterval names; memory in gaps is"
-        " not billed, counters lose nothing",
-    )
-
-
-def _estimated(line: Line) -> Hint:
-    units = line.reading.estimated if line.reading is not None else "0"
-    return Hint(
-        metering.ESTIMATED,
-        f"{units} {line.unit} from the last sample to a container's end are its mean rate, at most its request;"
-        " a shorter scrape interval leaves less to estimate",
-    )
-
-
-def _plain(code: str, text: str) -> tuple[str, Callable[[Line], Hint]]:
-    return code, lambda _line: Hint(code, text)
-
-
-HINTS: Final[Mapping[str, Callable[[Line], Hint]]] = {
-    rewards.BOUNDED: _bounded,
-    rewards.NO_REPORT: _no_report,
-    metering.PARTIAL: _partial,
-    metering.ESTIMATED: _estimated,
-    **dict(
-        (
-            _plain(
-                report_gates.NOT_MONOTONE,
-                "the cumulative reading is below one that was accepted before, or a report begins before it: not"
-                " accepted. It becomes payable once the reading has passed the earlier one; a meter that lost its"
-                " readings must not begin anew",
-            ),
-            _plain(
-                report_gates.IMPOSSIBLE,
-                "more than the pod's limit allows in the time was reported: not accepted, and nothing more that is used"
-                " of this pod and resource, until the organiser has the claim corrected. Is one series counted twice"
-                " (two scrape sources), or is a recording rule in place of the raw counter?",
-            ),
-            _plain(
-                readings.MALFORMED_LINE,
-                "the report's line contradicts itself (close − open is not its amount, or a wrong unit): not accepted."
-                " Update the agent",
-            ),
-            _plain(
-                metering.OVER_CAPACITY,
-                "more than a pod of this request can have used in its life: what is above is not counted. Is one series"
-                " counted twice (two scrape sources), or is a recording rule in place of the raw counter?",
-            ),
-            _plain(
-                metering.NO_SAMPLES,
-                "Prometheus had no sample of this pod in the window: let it scrape the kubelets' /metrics/cadvisor",
-            ),
-            _plain(
-                metering.LAGGED,
-                "samples that fell behind earlier ones were left out: they add nothing, and cost nothing",
-            ),
-            _plain("Carried", "the pod or its report was gone when the claim was corrected: stands as it stood"),
-            _plain("Forfeited", "taken back for good, by the organiser's word: ask the organiser why"),
-            _plain(samples.NOT_FINITE, "samples that are no finite number (NaN, Inf) were refused: see the exporter"),
-            _plain(samples.NEGATIVE, "negative samples were refused: see the exporter"),
-            _plain(samples.TOO_LARGE, "samples above 2^62 were refused: see the exporter"),
-            _plain(
-                samples.FUTURE,
-                "samples from the future were refused: set the clock of the machine that Prometheus runs on (NTP)",
-            ),
-        )
-    ),
-}
-"""Code → what it says of a line."""
 
 
 def window_of(header: ClaimHeader) -> Window:
