@@ -20,6 +20,7 @@ from flows.hub_support import (
     make_pool,
     nodes_of,
     prepared,
+    quiet,
 )
 from homefed.api import names
 from homefed.api.errors import HomefedError
@@ -118,6 +119,7 @@ async def test_an_owner_is_in_the_pool_when_the_card_suits_him_and_guests_keep_t
 
             await agent.offer(OFFER, POOL, [machine(1)], price=asked(70, 2000))
             await eventually(lambda: labelled("70"), "the node says what its owner asks now")
+            await quiet(hub, 1.0)  # and has seen it itself
             _, bound = await terms_of_a_new_guest(admin, shop, "second")
             assert bound == {"class": "standard", "pricePpm": 700_000}
             before = await admin.get(GUESTPODS, first, names.mailbox(HOME))
