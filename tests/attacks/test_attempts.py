@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from attacks import attempts
 from attacks.attempts import ATTEMPTS, BUSY, CALM, WithinTheRequest
 from attacks.federation import HOME, Home, Outcome, run
 from attacks.table import HOURS, LIMIT_PPM, markdown, outcomes, text
@@ -54,10 +55,18 @@ def test_the_ledger_holds_what_the_lines_say(attempt: type[Home], found: dict[ty
     assert sum(amount for (_, unit), amount in balances.items() if unit == MICRO_CREDIT) == 0
 
 
-@pytest.mark.parametrize("attempt", [one for one in ATTEMPTS if one.held], ids=lambda one: one.__name__)
+REFUSED = (
+    *(attempts.InflatedAboveTheRequest, attempts.InflatedLater, attempts.RoomClaimedAtOnce),
+    *(attempts.RecordingRuleBeside, attempts.RecordingRuleRate, attempts.ForgedId, attempts.ForgedByTheAgent),
+    *(attempts.WithheldThenAll, attempts.ReportedAnew),
+)
+"""Those that leave something over, for which there could be room below the bound later."""
+
+
+@pytest.mark.parametrize("attempt", REFUSED, ids=lambda one: one.__name__)
 def test_waiting_does_not_make_it_payable(attempt: type[Home]) -> None:
-    """What was made up in six hours is not paid in the twenty after them either."""
-    assert run(attempt((BUSY, CALM)), hours=26).over_ppm <= LIMIT_PPM
+    """What was made up in six hours is not paid in the twelve after them either."""
+    assert run(attempt((BUSY, CALM)), hours=18).over_ppm <= LIMIT_PPM
 
 
 def test_the_table_in_the_document_is_the_one_that_was_run(found: dict[type[Home], Outcome]) -> None:
