@@ -54,6 +54,8 @@ class ClaimFacts(NamedTuple):
     revised: bytes
     """Id of the revision before; empty for revision 0."""
     money: Money
+    held_back: int | None
+    """µcredit that it says are held of its chain; None where it does not say."""
     fingerprint: bytes
     """16 bytes over all that a reversal has to repeat."""
     moves: Moves
@@ -217,6 +219,7 @@ def _claim_facts(header: ClaimHeader, moves: tuple[Transfer, ...]) -> ClaimFacts
         revision=header.revision,
         revised=bytes.fromhex(previous_revision(header)) if header.revision else b"",
         money=(sums.charged, sums.paid, sums.held, sums.released, sums.fee, sums.dust),
+        held_back=None if header.held_back is None else sum(int(share.amount) for share in header.held_back),
         fingerprint=_fingerprint(header),
         moves=_plain(moves),
         posted=_plain(resolved(header, "post")) if pending else (),

@@ -77,6 +77,8 @@ class Chain:
     digest: bytes = b""
     paid: int = 0
     """Σ paid of what is posted and not reversed."""
+    held: int = 0
+    """Σ held − released of the same."""
 
 
 class Waiting(NamedTuple):
@@ -209,6 +211,10 @@ class Replay:
             message = f"cumulativePaid {claim.cumulative_paid}, but {chain.paid + more} is the sum {where}"
             self.findings.add("ChainBroken", message, leaf.leaf_index, leaf.id)
         chain.sequence, chain.digest, chain.paid = claim.sequence, leaf.digest, claim.cumulative_paid
+        chain.held += 0 if claim.phase == "pending" else -_held(claim) if claim.reverses else _held(claim)
+        if claim.held_back is not None and claim.held_back != chain.held:
+            message = f"heldBack says {claim.held_back} µcredit, but {chain.held} are held {where}"
+            self.findings.add("HeldBackDiffers", message, leaf.leaf_index, leaf.id)
 
     def _check_floors(self, leaf: LeafFacts, claim: ClaimFacts) -> None:
         for account, unit, amount in claim.moves:
@@ -252,7 +258,8 @@ class Replay:
         moves = claim.posted if post else claim.voided
         self._move(leaf, moves)
         if post:
-            self.chains[claim.pool, claim.account].paid += claim.money[1]
+            chain = self.chains[claim.pool, claim.account]
+            chain.paid, chain.held = chain.paid + claim.money[1], chain.held + _held(claim)
             self._count(claim, 1)
         return Movement(leaf.leaf_index, waiting.claim, claim, "posted" if post else "voided", moves)
 
@@ -270,6 +277,12 @@ class Replay:
 
     def _balance(self, account: str, unit: str) -> int:
         return self.balances.get((account, unit), 0)
+
+
+def _held(claim: ClaimFacts) -> int:
+    """What it adds to what is held of its chain."""
+    _, _, held, released, _, _ = claim.money
+    return held - released
 
 
 def _federation_and_home(account: str) -> tuple[str, str]:

@@ -16,13 +16,16 @@ from homefed.api.claim_document import HeldShare, Line
 from homefed.api.errors import Invalid, Refused
 from homefed.api.settlement_terms import HELD_BACK
 from homefed.core import claim_chain, held
+from homefed.core.audit_leaf import HubKey, LeafRules, read_bundle
 from homefed.core.claim_building import build, reversal
 from homefed.core.claim_chain import Chain, Claim, Payee
 from homefed.core.ledger_checks import check_held_back
 from homefed.core.ledger_reading import PartSubmission, read_part
 from homefed.core.ledger_state import Holding, Recorded
+from homefed.core.replay import Findings, Replay
+from homefed.core.tlog_tiles import encode_bundle
 from homefed.core.windows import Window, seconds
-from testbed.claims import FEDERATION, hub_key, line
+from testbed.claims import FEDERATION, hub_key, line, resolution
 from testbed.memory_ledger import MemoryLedger, reading
 
 HOME = "99999999-2222-3333-4444-555555555555"
@@ -106,6 +109,19 @@ class Books:
     def pay(self, number: int, amount: int, payee_: Payee | None = None, *, hour: int = 0) -> Claim:
         return self.book(build(payee_ or payee(), self.chain, month(number, hour), priced(amount), [], b"secret"))
 
+    def post(self, pending: Claim) -> None:
+        word = resolution(pending.header.id, "post")
+        self.ledger.put(word)
+        self.chain = self.chain.resolved(pending, "post")
+
+    def faults(self) -> list[str]:
+        """What an auditor finds, who has only the leaves."""
+        findings, key = Findings(), hub_key().public_key().public_bytes_raw()
+        rules = LeafRules(FEDERATION, {dsse.fingerprint(key): HubKey(key)})
+        bodies = [leaf.envelope for leaf in self.ledger.leaves]
+        Replay(findings).extend(read_bundle(rules, 0, len(bodies), 0, encode_bundle(bodies)))
+        return [one.message for one in findings.shown]
+
     def held(self) -> int:
         return self.ledger.balances().get(Holding(HELD, "ucredit"), 0)
 
@@ -167,6 +183,18 @@ def test_a_pending_claims_share_is_held_once_it_is_posted() -> None:
     assert pending.header.held_back == [HeldShare(due="2026-03-01T00:00:00Z", amount="500")]
     assert held.total(books.chain.resolved(pending, "post").held) == 550
     assert held.total(books.chain.resolved(pending, "void").held) == 500
+
+
+def test_an_auditor_follows_what_is_held_from_the_leaves_alone() -> None:
+    books = Books()
+    books.pay(0, 1000)
+    pending = books.book(build(payee(), books.chain, month(0, 1), priced(100), [], b"secret", phase="pending"))
+    books.post(pending)
+    last = books.pay(2, 700)
+    books.book(reversal(last.header, books.chain))
+    books.pay(2, 0, hour=1)
+    assert books.faults() == []
+    assert books.held() == held.total(books.chain.held) == 0
 
 
 def test_what_is_outstanding_stands_in_the_newest_header_of_each_pool() -> None:

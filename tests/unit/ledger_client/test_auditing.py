@@ -238,6 +238,7 @@ async def test_a_tile_that_differs_from_the_leaves_is_named() -> None:
         (2, {"sequence": 2, "id": floor("ns-2", -500, 2).id}, "ChainBroken"),
         (4, {"outcome": "drop"}, "InvalidField"),
         (10, {"released": "8"}, "NotHeld"),
+        (10, {"heldBack": [{"due": "2026-11-01T00:00:00Z", "amount": "999"}]}, "HeldBackDiffers"),
     ],
 )
 def test_what_no_ledger_may_accept_is_named(leaf: int, changes: dict[str, Any], code: str) -> None:
