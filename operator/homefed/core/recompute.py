@@ -11,11 +11,11 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Final, get_args
 
-from homefed.api import dsse
+from homefed.api import dsse, names
 from homefed.api.canonical import canonical
 from homefed.api.canonical import parse as parse_json
 from homefed.api.claim_document import ClaimHeader, LinesPart, ReportSignature
-from homefed.api.errors import Refused
+from homefed.api.errors import Invalid, Refused
 from homefed.api.evidence_document import Bundle, EvidenceDocument, Settled, SettledClaim
 from homefed.api.meta import parse
 from homefed.api.report_document import ReportDocument
@@ -24,7 +24,7 @@ from homefed.core import claim_building, evidence, held, rates, readings, settle
 from homefed.core.claim_chain import Chain, Claim, Payee
 from homefed.core.metering import measure
 from homefed.core.readings import Part, Report
-from homefed.core.rewards import observation
+from homefed.core.rewards import Observation, observation
 from homefed.core.samples import intake
 from homefed.core.windows import Window, seconds
 
@@ -139,7 +139,7 @@ def _computed(
         federation,
         home,
         terms,
-        [observation(guest) for guest in settled.guests],
+        [_observed(guest, window) for guest in settled.guests],
         _reports(bundle, settled, parts),
         chain,
     )
@@ -158,6 +158,16 @@ def _computed(
         payee, chain, window, step.lines, step.reports, b"", phase=header.phase, revision=header.revision
     )
     return _salted(made, parts), given
+
+
+def _observed(guest: Json, window: Window) -> Observation:
+    """As it was when the window was settled: that a guest is settled through it, the hub writes after its receipt."""
+    try:
+        found = observation(guest)
+        through = guest["metadata"]["annotations"].get(names.ANNOTATION_SETTLED)
+    except (KeyError, TypeError, AttributeError) as error:
+        raise Invalid(f"settled.guests: not a GuestPod: {error!r}", reason="InvalidField") from error
+    return replace(found, settled=through is not None and seconds(through) < window.end)
 
 
 def _terms(settled: Settled) -> SchedulingPoolSpec:

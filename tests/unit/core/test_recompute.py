@@ -11,12 +11,12 @@ from typing import Any
 
 import pytest
 
-from homefed.api import dsse
+from homefed.api import dsse, names
 from homefed.api.canonical import canonical
 from homefed.api.errors import Invalid, Refused
-from homefed.core import evidence, recompute
+from homefed.core import evidence, recompute, windows
 from homefed.core.explain import explain_line
-from unit.core.settled_home import APP, JOB, TERMS, Federation, Json, guest_pod, steady
+from unit.core.settled_home import APP, JOB, T0, TERMS, Federation, Json, guest_pod, steady
 
 
 def two_hours() -> Federation:
@@ -105,6 +105,19 @@ def test_a_clock_that_is_off_comes_out_too() -> None:
     report, claim = both(world.bundle(1))
     assert report.same
     assert claim.same
+
+
+def test_a_guest_that_the_hub_has_marked_as_settled_since_comes_out_too() -> None:
+    """The home looks after the receipt: by then the pod that ended in hour 2 bears the mark."""
+    world = Federation()
+    for hour in (1, 2, 3):
+        world.measure(hour)
+        world.settle(hour)
+        if hour == 2:
+            world.guests[1]["metadata"]["annotations"] = {names.ANNOTATION_SETTLED: windows.text(T0 + 7200)}
+    for hour in (1, 2, 3):
+        _, claim = both(world.bundle(hour))
+        assert claim.same, claim
 
 
 def test_what_the_organiser_chooses_is_taken_as_it_is_and_named() -> None:
@@ -275,6 +288,14 @@ def test_terms_that_the_hub_did_not_show_are_said_to_be_missing() -> None:
         document["settled"]["terms"] = {}
 
     with pytest.raises(Refused, match="rate card"):
+        recompute.claim(evidence.read(packed(tampered(change))))
+
+
+def test_a_guest_that_is_none_is_refused() -> None:
+    def change(document: Json) -> None:
+        del document["settled"]["guests"][0]["spec"]["observed"]
+
+    with pytest.raises(Invalid, match=r"settled\.guests"):
         recompute.claim(evidence.read(packed(tampered(change))))
 
 
