@@ -8,11 +8,14 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
 import yaml
 
+from homefed.api import dsse
+from homefed.core import evidence, recompute
 from testbed.demo_story import CONSUMER, POOL, Story
 from testbed.demo_verdict import TOLERANCE, Verdict, judge
 from testbed.deployed import Deployed
@@ -25,6 +28,7 @@ REQUESTS = {"cpu": "50m", "memory": "32Mi", "ephemeral-storage": "32Mi"}
 USER = "user"
 TOLD = {"cpu": ("cpu_seconds", 1e6, 0.05), "network-transmit": ("wire_bytes", 1.0, 50_000.0)}
 """What the workload calls it, units in one of those, and what a sample within its first half second may be off by."""
+WHATEVER_ITS_EXIT_CODE = "import subprocess, sys; subprocess.run([sys.executable, '-m', 'homefed', *sys.argv[1:]])"
 Json = dict[str, Any]
 
 
@@ -315,6 +319,23 @@ def test_an_agent_started_anew_adopts_its_guests(pods: Pods, homefed_real: Deplo
     _wait(lambda: not _at_home(pods, pod), 120, "the home's pod is gone too")
 
 
+def test_the_doctor_finds_nothing_to_change_in_the_charts_own_prometheus(homefed_real: Deployed, story: Story) -> None:
+    """In the agent's pod, with its rights and its environment; a scrape may have failed while a node came up."""
+    in_the_pod = ("exec", "-n", NAMESPACE, "deployment/homefed-agent", "--", "python3", "-c", WHATEVER_ITS_EXIT_CODE)
+    home = next(iter(homefed_real.homes.values()))
+    said: Json = {}
+
+    def nothing() -> bool:
+        said.update(json.loads(home.kubectl(*in_the_pod, "doctor", "meter", "-o", "json", timeout_s=400)))
+        return said["advice"] == []
+
+    try:
+        _wait(nothing, 500, "nothing to change")
+    except AssertionError as error:
+        raise AssertionError(f"{error}: {said}") from error
+    assert said["ok"] is True
+
+
 # --- usage, claims, balances
 
 
@@ -355,6 +376,28 @@ def test_cpu_and_network_of_running_pods_are_right_to_one_percent_at_every_windo
                 assert abs(used.reported / scale - truth) <= TOLERANCE * truth + at_start, (home, count, resource)
                 compared += 1
     assert compared >= 12
+
+
+def test_every_claim_comes_out_again_from_the_bundle_that_its_home_keeps(
+    homefed_real: Deployed, verdict: Verdict, tmp_path: Path
+) -> None:
+    """The claims as the hub shows them, compared with what follows from the files on the agents' volumes."""
+    for home, member in homefed_real.members.items():
+        folder = member.node.root / "volumes" / NAMESPACE / "homefed-evidence" / "evidence"
+        names = {claim.id: claim.obj["metadata"]["name"] for claim in verdict.claims if claim.home == home}
+        bundles = {one: folder / f"{POOL}-{name.rsplit('-', 2)[1]}.bundle.json.gz" for one, name in names.items()}
+        _wait(lambda found=bundles: all(map(Path.exists, found.values())), 240, f"{home} sees its claims: {bundles}")
+        for claim in (one for one in verdict.claims if one.home == home):
+            bundle = evidence.read(bundles[claim.id].read_bytes())
+            assert bundle.settled is not None
+            assert dsse.from_json(bundle.settled.claim.envelope).encode() == claim.obj["spec"]["envelope"]
+            compared = [*recompute.report(bundle).documents, *recompute.claim(bundle).documents]
+            assert {one.document: one.fields for one in compared if not one.same} == {}
+            assert len(compared) >= 3, "report, header, lines"
+        shown = tmp_path / f"{home}.json"
+        shown.write_text(cli(homefed_real.hub, "claims", "show", claim.id, "-o", "json"), encoding="utf-8")
+        said = cli(homefed_real.hub, "claims", "recompute", str(bundles[claim.id]), "--claim", str(shown))
+        assert said.endswith("all bytes are the same\n"), said
 
 
 def test_balances_are_the_sum_of_the_claims(homefed_real: Deployed, verdict: Verdict) -> None:
