@@ -96,10 +96,10 @@ class Postgres:
         command = [*self._as, str(self._programs / "psql"), "-X", "-q", "-v", "ON_ERROR_STOP=1"]
         return _run([*command, "-d", self.url(database), *arguments], self._folder)
 
-    def dump(self, database: Database, file: Path) -> None:
+    def dump(self, database: Database, file: Path, *options: str) -> None:
         """What an organiser backs up, while the database is in use. Raises ProcessFailed."""
-        program = str(self._programs / "pg_dump")
-        file.write_text(_run([*self._as, program, "-d", self.url(database.name)], self._folder), encoding="utf-8")
+        command = [*self._as, str(self._programs / "pg_dump"), *options, "-d", self.url(database.name)]
+        file.write_text(_run(command, self._folder), encoding="utf-8")
 
     def restore(self, database: Database, file: Path) -> None:
         """Into an empty database. Raises ProcessFailed."""

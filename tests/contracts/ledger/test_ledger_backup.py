@@ -215,6 +215,20 @@ async def test_a_postgresql_ledger_comes_back_by_its_own_tools_and_the_check(
     assert await reason(lambda: check_place(older)) == "LedgerWentBack"
 
 
+async def test_a_postgresql_dump_without_access_rights_needs_the_owner_once(
+    postgresql: Postgres, tmp_path: Path
+) -> None:
+    old, new = await postgresql.new_database(), await postgresql.new_database()
+    async with serving(tmp_path, await PostgresStore.open(old.service, old.owner)) as ledger:
+        await ledger.submit(Chain().next({"a": 5}))
+        postgresql.dump(old, tmp_path / "backup.dump", "--no-acl")
+    postgresql.restore(new, tmp_path / "backup.dump")
+    alone = Place(new.service, tmp_path)
+    assert await reason(lambda: check_place(alone)) == "RightsMissing"
+    assert (await check_place(Place(new.service, tmp_path, owner=new.owner))).size == 1
+    assert (await check_place(alone)).size == 1
+
+
 async def test_a_ledger_that_never_served_has_no_books(tmp_path: Path) -> None:
     async with serving(tmp_path):
         pass
