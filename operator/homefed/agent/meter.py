@@ -179,7 +179,7 @@ class Meter:
         name = pool.origin.pool
         objects = await asyncio.to_thread(self._evidence.prepared, name, window)
         if not self._own(objects, pool.origin):
-            raw = await self._source.fetch(window, at=at, offset_ms=settings.offset_ms)
+            raw = [*await self._source.fetch(window, at=at, offset_ms=settings.offset_ms)]
             taken = intake(raw, {guest.uid for guest in guests}, window, now_ms=at * 1000, offset_ms=settings.offset_ms)
             self._judge(name, window, guests, taken, settings, now)
             objects = await self._prepare(pool, window, guests, before, settings, raw, taken, at=at)
@@ -195,16 +195,17 @@ class Meter:
         guests: Sequence[Guest],
         before: Progress,
         settings: Settings,
-        raw: Sequence[RawSeries],
+        raw: list[RawSeries],
         taken: Intake,
         *,
         at: int,
     ) -> list[Json]:
-        """Measure, sign, and store evidence and report at home, before anything is sent."""
+        """Measure, sign, and store evidence and report at home, before anything is sent. Empties `raw`."""
         name = pool.origin.pool
         found = await asyncio.to_thread(
             evidence.encode, pool.origin, window, raw, guests, before.readings, settings, asked_at=at
         )
+        raw.clear()  # most of the memory of a pass, and now in the evidence
         measured = measure(window, guests, taken, before.readings, settings)
         documents = readings.compose(pool.origin, window, measured, settings, evidence.digest(found))
         objects = [readings.report_object(document, self._mailbox, self._signer().private) for document in documents]

@@ -112,7 +112,7 @@ def _samples(
             code, value = gate(text, resource)
             if code is None:
                 start = _start_at(own_starts, time) if only is None else only
-                found.append(Sample(time + offset_ms, value, instance, start))
+                found.append(Sample(time + offset_ms if offset_ms else time, value, instance, start))
             else:
                 rejected[identity.guest_pod, resource][code] += 1
     return found

@@ -66,7 +66,10 @@ def _series(metric: Metric, series: Any) -> RawSeries:
     """Sample times arrive as seconds with three decimals. What a value may be is judged later, per sample."""
     try:
         labels = {str(name): str(value) for name, value in series["metric"].items()}
-        samples = [(round(float(time) * 1000), _text(value)) for time, value in series["values"]]
+        samples, before = [], ""
+        for time, value in series["values"]:
+            before = before if value == before else _text(value)  # start times and idle counters: one text for all
+            samples.append((round(float(time) * 1000), before))
     except (KeyError, TypeError, ValueError, AttributeError, OverflowError) as error:
         raise Invalid(f"Prometheus answered a malformed series: {error}", reason="MalformedAnswer") from error
     return RawSeries(metric, labels, samples)
