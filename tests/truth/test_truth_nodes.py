@@ -28,9 +28,10 @@ def test_what_was_used_is_metered_through_a_restart_of_prometheus_an_outage_and_
 
 
 def test_a_restarted_container_is_metered_wholly(story: Story) -> None:
-    """Kubernetes tells whole seconds of its end: of some 100 s that is a percent of its own."""
+    """Its first instance has just begun when it is ended, and up to 20 s of it are estimated, to a whole second: in so
+    short a story that is some percent. In the quarter of an hour of `make bench-meter NODES=1` it is one."""
     assert story.resets("restarts") == 1
-    assert abs(story.errors()["restarts cpu"]) < 2 * ONE_PERCENT, story.errors()
+    assert abs(story.errors()["restarts cpu"]) < 5 * ONE_PERCENT, story.errors()
     assert "Estimated" in story.flags("restarts", "cpu")
 
 
