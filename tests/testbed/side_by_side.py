@@ -73,10 +73,25 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     items.sort(key=lambda item: rank(group_of(item.nodeid)))
 
 
+class Told:
+    """Names each failure in the long run's log at once: its text follows at the end, a quarter of an hour later."""
+
+    def __init__(self, config: pytest.Config) -> None:
+        self._config = config
+
+    def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
+        terminal = self._config.pluginmanager.get_plugin("terminalreporter")
+        if report.failed and terminal is not None:
+            crash = getattr(report.longrepr, "reprcrash", None)
+            first = str(getattr(crash, "message", "")).partition("\n")[0][:300]
+            terminal.write_line(f"\nfailed in {report.when}: {report.nodeid}: {first}")
+
+
 def pytest_configure(config: pytest.Config) -> None:
     """SIGTERM ends a run as Ctrl-C does: in order."""
     if config.getoption("numprocesses", None):
         signal.signal(signal.SIGTERM, signal.default_int_handler)
+        config.pluginmanager.register(Told(config))
 
 
 def pytest_unconfigure(config: pytest.Config) -> None:
