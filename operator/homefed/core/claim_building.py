@@ -6,6 +6,7 @@ import hashlib
 import hmac
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
+from typing import Any
 
 from homefed.api import canonical
 from homefed.api.claim_document import (
@@ -62,9 +63,6 @@ def build(
     _check_size(payee, window, "lines parts", len(chunks), MAX_PARTS)
     parts = _parts(identity, chunks, reports, secret)
     bodies = tuple(part.canonical() for part in parts)
-    charged = sum(int(charge.charged) for charge in consumers)
-    shares = split(charged, fee_ppm=payee.fee_ppm, held_ppm=payee.held_ppm)
-    released, held_back, held_until = _held(payee, chain, window, shares.held, phase)
     header = ClaimHeader(
         id=identity,
         federation=payee.federation,
@@ -78,15 +76,7 @@ def build(
         previous_digest=chain.head,
         rate_card_digest=payee.rate_card_digest,
         consumers=consumers,
-        charged=str(shares.charged),
-        paid=str(shares.paid),
-        held=str(shares.held),
-        released=str(released),
-        fee=str(shares.fee),
-        dust=str(shares.dust),
-        held_until=held_until,
-        held_back=list(held_back) or None,
-        cumulative_paid=str(chain.cumulative_paid + (shares.paid if phase == "posted" else 0)),
+        **_money(payee, chain, window, sum(int(charge.charged) for charge in consumers), phase),
         line_count=len(lines),
         parts=[hashlib.sha256(body).hexdigest() for body in bodies],
         evidence_digest=canonical.digest([report.digest for report in reports]) if reports else "",
@@ -95,6 +85,23 @@ def build(
     document = canonical.canonical(header.dump())
     _check_size(payee, window, "bytes of header", len(document), MAX_HEADER)
     return Claim(header, hashlib.sha256(document).hexdigest(), tuple(parts), bodies)
+
+
+def _money(payee: Payee, chain: Chain, window: Window, charged: int, phase: Phase) -> dict[str, Any]:
+    """The header's fields of money: what is charged, split, and what this does to what is held and was paid so far."""
+    shares = split(charged, fee_ppm=payee.fee_ppm, held_ppm=payee.held_ppm)
+    released, held_back, held_until = _held(payee, chain, window, shares.held, phase)
+    return {
+        "charged": str(shares.charged),
+        "paid": str(shares.paid),
+        "held": str(shares.held),
+        "released": str(released),
+        "fee": str(shares.fee),
+        "dust": str(shares.dust),
+        "held_until": held_until,
+        "held_back": list(held_back) or None,
+        "cumulative_paid": str(chain.cumulative_paid + (shares.paid if phase == "posted" else 0)),
+    }
 
 
 def _held(payee: Payee, chain: Chain, window: Window, share: int, phase: Phase) -> tuple[int, Held, str | None]:
