@@ -279,5 +279,5 @@ def test_the_api_server_finds_no_fault_in_any_policy(installed: Release) -> None
         lambda: all("typeChecking" in status for status in statuses().values()), 120, "policies type-checked"
     )
     found = statuses()
-    assert len(found) == 7
+    assert len(found) == 8
     assert {name: status["typeChecking"] for name, status in found.items() if status["typeChecking"]} == {}

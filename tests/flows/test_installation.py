@@ -246,6 +246,13 @@ def test_claims_of_both_homes_reach_the_ledger(world: World) -> None:
     hub.wait_for(lambda: receipted() == {"home-1", "home-2"}, 180, "a receipted claim of each home")
 
 
+def test_a_budget_tells_what_its_namespace_has_spent(world: World) -> None:
+    hub = world.hub.cluster
+    hub.kubectl("apply", "-f", str(ROOT / "examples" / "budget.yaml"))
+    path = "/apis/homefed.io/v1alpha1/namespaces/shop/consumerbudgets/monthly"
+    hub.wait_for(lambda: hub.api.get(path).get("status", {}).get("spent", "0") != "0", 120, "what shop was charged")
+
+
 def test_a_contribution_that_is_deleted_takes_its_node_along(world: World) -> None:
     hub, member = world.hub.cluster, world.federation.homes[1]
     before = set(ready_nodes(hub))

@@ -47,6 +47,8 @@ HOME_UID: Final = "99999999-0000-4000-8000-000000000000"
 WINDOW_S: Final = 15
 GRACE_S: Final = 12
 SCRAPE_S: Final = 5
+GROWN_S: Final = 60.0
+"""So old is the container that is restarted: its end is estimated at the mean rate of what was read of it."""
 GAP_MS: Final = 30_000
 """A value of memory holds so long: two readings of the kubelet."""
 PATIENCE_S: Final = 240.0
@@ -87,6 +89,7 @@ class Story:
             hub = await stack.enter_async_context(KubeClient.from_kubeconfig(self.hub.kubeconfig))
             agent = self._agent(hub, stack)
             await self._until(agent, lambda: self._is_read(0), "a report of all guests")
+            await self._until(agent, lambda: self._age("restarts") > GROWN_S, "a container that has run for a while")
             self._say("container and Prometheus are restarted")
             await asyncio.to_thread(self._kubectl, "exec", self._pod("restarts"), "--", "sh", "-c", "kill -TERM 1")
             prometheus = self.home.prometheus()
@@ -240,6 +243,10 @@ class Story:
 
     def _pod(self, name: str) -> str:
         return names.home_pod(self._uid(name))
+
+    def _age(self, name: str) -> float:
+        """Seconds that its first container has run."""
+        return float(next(iter(self._told[name].values()))[-1]["elapsed"]) if self._told[name] else 0.0
 
     def _restarts(self) -> int:
         states = self._get("restarts")["status"].get("containerStatuses") or [{}]

@@ -28,10 +28,11 @@ def test_what_was_used_is_metered_through_a_restart_of_prometheus_an_outage_and_
 
 
 def test_a_restarted_container_is_metered_wholly(story: Story) -> None:
-    """Its first instance has just begun when it is ended, and up to 20 s of it are estimated, to a whole second: in so
-    short a story that is some percent. In the quarter of an hour of `make bench-meter NODES=1` it is one."""
+    """Up to 20 s of its first instance are estimated, at its mean rate and to a whole second: in so short a story,
+    beside other tests on the same processors, that is some percent, where a lost instance would be a third. In the
+    quarter of an hour of `make bench-meter NODES=1` it is one."""
     assert story.resets("restarts") == 1
-    assert abs(story.errors()["restarts cpu"]) < 5 * ONE_PERCENT, story.errors()
+    assert abs(story.errors()["restarts cpu"]) < 10 * ONE_PERCENT, story.errors()
     assert "Estimated" in story.flags("restarts", "cpu")
 
 
