@@ -86,7 +86,7 @@ def unknown_in(words: list[str]) -> str | None:
     command: click.Command = cli
     while isinstance(command, click.Group) and words and not words[0].startswith("-"):
         name = words.pop(0)
-        found = command.commands.get(name)
+        found = command.get_command(click.Context(command), name)
         if found is None:
             return name
         command = found

@@ -13,6 +13,7 @@ from homefed.api.canonical import parse
 from homefed.api.errors import Invalid
 from homefed.cli.claim_files import MAX_FILE, mailbox_option, objects_of, part_of
 from homefed.cli.cluster import asynchronous, client, cluster_options
+from homefed.cli.correct import correct
 from homefed.cli.explain import explain
 from homefed.cli.output import credits, json_option, show, table
 from homefed.cli.recompute import recompute_
@@ -109,6 +110,7 @@ async def resume(home: str, resend: bool, kubeconfig: Path, context: str | None,
 
 
 claims.add_command(explain)
+claims.add_command(correct)
 claims.add_command(recompute_)
 
 
