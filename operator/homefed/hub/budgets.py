@@ -18,7 +18,7 @@ from typing import Any, Final, Protocol
 from homefed.api import canonical, dsse, meta, names
 from homefed.api.claim_document import MAX_HEADER
 from homefed.api.consumer_budget import ConsumerBudgetSpec
-from homefed.api.errors import HomefedError, Invalid, NotFound
+from homefed.api.errors import HomefedError, Invalid, NotFound, Refused
 from homefed.api.ledger_answers import Statement, StatementEntry
 from homefed.api.scheduling_pool import SchedulingPoolSpec
 from homefed.core import budget
@@ -35,6 +35,7 @@ logger = logging.getLogger(__name__)
 Json = dict[str, Any]
 Books = Mapping[tuple[str, str], Book]
 PAGE: Final = 1000
+MOST_PAGES: Final = 10_000
 
 
 class Statements(Protocol):
@@ -174,12 +175,13 @@ async def _charged(ledger: Statements | None, account: str, spent: Spent) -> Spe
         return spent
     found: list[StatementEntry] = []
     before = None
-    while True:
+    for _ in range(MOST_PAGES):
         page = await ledger.statement(account, before=before, limit=PAGE)
         found += page.entries
         before = page.next
         if before is None or spent.is_complete(page.entries):
             return spent.with_(found)
+    raise Refused(f"the ledger's statement of {account} has no end", reason="StatementTooLong")
 
 
 def _charges(header: Json) -> Iterator[tuple[str, int]]:
