@@ -212,6 +212,23 @@ async def test_a_budget_warns_and_then_refuses_what_is_new(shop: Shop) -> None:
     assert shop.budgets.refusal(shop.namespace) is None
 
 
+async def test_pods_are_kept_out_before_anybody_can_read_that_the_budget_is_exhausted(
+    shop: Shop, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await shop.hour(1)
+    await shop.give(await shop.charged())
+    write, said = shop.world.client.apply, []
+
+    async def noted(kind: Resource, body: Json, **options: Any) -> Json:
+        if body["metadata"]["namespace"] == shop.namespace:
+            said.append(shop.budgets.refusal(shop.namespace))
+        return await write(kind, body, **options)
+
+    monkeypatch.setattr(shop.world.client, "apply", noted)
+    assert (await shop.look(at(1, 0)))["exhausted"]
+    assert ["is exhausted" in (one or "") for one in said] == [True]
+
+
 async def test_a_new_month_begins_at_nothing_and_a_total_goes_on(shop: Shop) -> None:
     await shop.hour(1)
     await shop.world.observe(endedAt="2026-01-01T01:00:00Z")

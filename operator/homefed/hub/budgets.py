@@ -118,6 +118,10 @@ class Budgets:
         estimated = under_way.get(account, 0)
         after = budget.status(spec, metadata.get("generation", 0), before, spent.amount, estimated, now)
         if not same(before, after):
+            if after["exhausted"] and metadata["namespace"] not in self._exhausted:
+                # Before the status can be read: a pod that is bound right after it is not run either.
+                self._exhausted[metadata["namespace"]] = metadata["name"]
+                self._on_change(metadata["namespace"])
             await self._write(obj, after)
             obj["status"] = after
             for reason, message in budget.news(before, after):
